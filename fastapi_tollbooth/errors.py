@@ -1,0 +1,121 @@
+"""Everything that this package raises.
+
+    TollboothError
+    ├── ConfigurationError          the owner wrote something that cannot work; raised at declaration, install or start
+    ├── CredentialRefused           a payment credential is not good; the engine answers it with a fresh 402
+    ├── RailUnavailable             a rail cannot offer a challenge now; it is left out of the 402
+    └── Refusal (HTTPException)     what a caller is told instead of being served
+        ├── AmbiguousRequest    400 the request can be read in two ways
+        ├── PaymentRequired     402 pay one of the challenges and come again
+        ├── Forbidden           403 policy, not money
+        ├── BodyTooLarge        413 the price depends on a body that is larger than allowed
+        ├── TooManyRequests     429 later, with Retry-After
+        ├── PricingFailed       500 the owner's pricing function failed; nothing was charged
+        └── Unavailable         503 a node, facilitator or the ledger did not answer; nothing was charged
+
+Every refusal carries a stable ``reason`` slug and a ``detail`` sentence that tells the caller what to do. None of
+them carries a secret.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+
+HeaderLines = tuple[tuple[str, str], ...]
+
+
+class TollboothError(Exception):
+    """The root of every error of this package."""
+
+
+class ConfigurationError(TollboothError, ValueError):
+    """The application or its settings are wrong in a way that only the owner can mend."""
+
+
+class CredentialRefused(TollboothError):
+    """A payment credential is malformed, forged, expired, foreign or has too little money behind it.
+
+    ``reason`` is the stable slug that the 402 carries. ``spent`` says that the money behind the credential is known and
+    not enough, so a challenge that was handed out for the same money must not be offered again.
+    """
+
+    def __init__(self, reason: str, detail: str, *, members: Mapping[str, Any] | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.members = dict(members or {})
+
+
+class RailUnavailable(TollboothError):
+    """A rail cannot make a challenge for this quote: its node is down, or it has no exchange rate."""
+
+
+class Refusal(TollboothError, HTTPException):
+    """A typed refusal: an HTTP status, a stable ``reason`` and what the caller should do about it."""
+
+    status = 500
+
+    def __init__(
+        self,
+        reason: str,
+        detail: str,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.reason = reason
+        self.header_lines: HeaderLines = (("Cache-Control", "no-store"), *headers)
+        self.members = dict(members or {})
+        # A raw Headers object keeps repeated lines even under FastAPI's stock exception handler.
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.header_lines]
+        HTTPException.__init__(self, self.status, detail, Headers(raw=raw))
+
+
+class AmbiguousRequest(Refusal):
+    """400: two payment credentials, or a value that decides the price given twice."""
+
+    status = 400
+
+
+class PaymentRequired(Refusal):
+    """402: the members and header lines hold one challenge per rail that can take the money."""
+
+    status = 402
+
+
+class Forbidden(Refusal):
+    """403: refused by policy; paying again does not help."""
+
+    status = 403
+
+
+class BodyTooLarge(Refusal):
+    """413: the price depends on the body, and the body is larger than the owner reads for pricing."""
+
+    status = 413
+
+
+class TooManyRequests(Refusal):
+    """429: come back after ``retry_after`` seconds."""
+
+    status = 429
+
+    def __init__(self, reason: str, detail: str, *, retry_after: int = 1) -> None:
+        super().__init__(reason, detail, headers=[("Retry-After", str(retry_after))])
+
+
+class PricingFailed(Refusal):
+    """500: the owner's own pricing code failed. The caller learns nothing more, and pays nothing."""
+
+    status = 500
+
+
+class Unavailable(Refusal):
+    """503: something that must answer did not. Never a challenge: the same credential works later."""
+
+    status = 503
+
+    def __init__(self, reason: str, detail: str, *, retry_after: int = 2) -> None:
+        super().__init__(reason, detail, headers=[("Retry-After", str(retry_after))])
