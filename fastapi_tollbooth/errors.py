@@ -37,8 +37,7 @@ class ConfigurationError(TollboothError, ValueError):
 class CredentialRefused(TollboothError):
     """A payment credential is malformed, forged, expired, foreign or has too little money behind it.
 
-    ``reason`` is the stable slug that the 402 carries. ``spent`` says that the money behind the credential is known and
-    not enough, so a challenge that was handed out for the same money must not be offered again.
+    ``reason`` is the stable slug that the 402 carries, ``members`` what else its body should say.
     """
 
     def __init__(self, reason: str, detail: str, *, members: Mapping[str, Any] | None = None) -> None:

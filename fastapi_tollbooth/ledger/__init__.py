@@ -1,0 +1,1 @@
+"""The ledger: every cent as a row."""

@@ -1,0 +1,112 @@
+"""The ledger's tables, on a registry of their own so that a host application's metadata never sees them."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, ForeignKey, Index, Integer, MetaData, text
+from sqlalchemy.orm import registry
+from sqlmodel import AutoString, Field, SQLModel
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class TollboothTable(SQLModel, registry=registry(metadata=metadata)):
+    """The base of every table of this package."""
+
+
+def _key() -> Column[int]:
+    return Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False)
+
+
+def _account() -> Column[int]:
+    return Column(BigInteger, ForeignKey("tollbooth_account.id"), nullable=False)
+
+
+class AccountRow(TollboothTable, table=True):
+    """An account: a payer's credit, or one of the service's own books."""
+
+    __tablename__ = "tollbooth_account"
+    __table_args__ = (
+        CheckConstraint("kind = 'book' OR (pending >= 0 AND posted >= pending)", name="never_below_zero"),
+    )
+
+    id: int = Field(sa_column=_key())
+    key: str = Field(sa_type=AutoString, unique=True)
+    kind: str = Field(sa_type=AutoString)
+    asset: str = Field(sa_type=AutoString)
+    posted: int = Field(default=0, sa_type=BigInteger)
+    pending: int = Field(default=0, sa_type=BigInteger)
+    revoked: bool = Field(default=False)
+    expires_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=True))
+    created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+
+
+class TransferRow(TollboothTable, table=True):
+    """One movement of money. Rows are only ever added."""
+
+    __tablename__ = "tollbooth_transfer"
+    __table_args__ = (
+        CheckConstraint("amount >= 0", name="amount_not_negative"),
+        CheckConstraint("(pending_id IS NULL) = (phase = 'pending' OR kind = 'fund')", name="resolves_a_pending"),
+        Index(
+            "uq_tollbooth_transfer_pending_id",
+            "pending_id",
+            unique=True,
+            sqlite_where=text("pending_id IS NOT NULL"),
+            postgresql_where=text("pending_id IS NOT NULL"),
+        ),
+        Index("ix_tollbooth_transfer_debit_account_id_id", "debit_account_id", "id"),
+    )
+
+    id: int = Field(sa_column=_key())
+    debit_account_id: int = Field(sa_column=_account())
+    credit_account_id: int = Field(sa_column=_account())
+    amount: int = Field(sa_type=BigInteger)
+    kind: str = Field(sa_type=AutoString)
+    phase: str = Field(sa_type=AutoString)
+    pending_id: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    route: str | None = Field(default=None, sa_type=AutoString)
+    created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+
+
+class PaymentRow(TollboothTable, table=True):
+    """One external payment. The spend key stays for ever: it is what makes a payment count once."""
+
+    __tablename__ = "tollbooth_payment"
+
+    spend_key: str = Field(sa_type=AutoString, primary_key=True)
+    rail: str = Field(sa_type=AutoString)
+    state: str = Field(sa_type=AutoString)
+    account_id: int = Field(sa_column=_account())
+    amount: int = Field(sa_type=BigInteger)
+    asset: str = Field(sa_type=AutoString)
+    payer: str = Field(sa_type=AutoString)
+    reference: str | None = Field(default=None, sa_type=AutoString)
+    rate: str | None = Field(default=None, sa_type=AutoString)
+    created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+
+
+class SequenceRow(TollboothTable, table=True):
+    """The next id of accounts and transfers, taken under a lock so that ids follow the order of commits."""
+
+    __tablename__ = "tollbooth_sequence"
+
+    name: str = Field(sa_type=AutoString, primary_key=True)
+    next_id: int = Field(sa_type=BigInteger)
+
+
+class DevInvoiceRow(TollboothTable, table=True):
+    """An invoice of the development node that was paid; shared by all workers of the service."""
+
+    __tablename__ = "tollbooth_dev_invoice"
+
+    payment_hash: str = Field(sa_type=AutoString, primary_key=True)
+    amount_msat: int = Field(sa_type=BigInteger)
+    paid_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))

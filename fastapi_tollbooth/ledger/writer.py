@@ -1,0 +1,218 @@
+"""Group commit: one thread per process that writes all waiting operations in one transaction.
+
+A request hands over its operations and awaits a future. The thread takes everything that is waiting, has the store run
+it as one transaction, and only after the commit wakes each event loop once. Under no load a batch is one request and
+waits for nothing; under load the cost of a durable commit is shared by all that arrived during the one before.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from fastapi_tollbooth.errors import Unavailable
+from fastapi_tollbooth.ledger.book import Authorized, Operation, Outcome, Void
+from fastapi_tollbooth.ledger.store import Store
+
+logger = logging.getLogger("fastapi_tollbooth.ledger")
+
+T = TypeVar("T")
+
+BATCH = 512
+RETRY_SECONDS = 0.5
+_ATTEMPTS = 3
+
+
+@dataclass(slots=True)
+class _Apply:
+    """Operations that somebody awaits."""
+
+    operations: Sequence[Operation]
+    future: asyncio.Future[list[Outcome]]
+    loop: asyncio.AbstractEventLoop
+
+
+@dataclass(slots=True)
+class _Later:
+    """An operation that nobody awaits, tried until it is durable."""
+
+    operation: Operation
+
+
+@dataclass(slots=True)
+class _Work:
+    """Any other use of the database, in the order of the queue."""
+
+    work: Callable[[], Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+class _Stop:
+    """Everything that was queued before this is written; then the thread ends."""
+
+
+_Job = _Apply | _Later | _Work | _Stop
+_Wake = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Any]
+
+
+def ledger_unavailable() -> Unavailable:
+    """What a caller is told when the ledger cannot write."""
+    return Unavailable("ledger_unavailable", "The service cannot keep its books at the moment. Nothing was charged.")
+
+
+class Ledger:
+    """The ledger as a request sees it. Starts its thread when it is first used, and again after a `close`."""
+
+    def __init__(self, url: str) -> None:
+        self._store = Store(url)
+        self._queue: SimpleQueue[_Job] = SimpleQueue()
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    async def apply(self, *operations: Operation) -> list[Outcome]:
+        """Run operations as one group, which stops at its first refusal. What returns is durable.
+
+        Raises:
+            Unavailable: the database did not answer; nothing happened, or what happened is taken back.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Outcome]] = loop.create_future()
+        self._put(_Apply(operations, future, loop))
+        return await future
+
+    def apply_later(self, operation: Operation) -> None:
+        """Run one idempotent operation in a later batch, again and again until it is durable."""
+        self._put(_Later(operation))
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query that only reads.
+
+        Raises:
+            Unavailable: the database did not answer.
+        """
+        return await self._work(lambda: self._store.read(query))
+
+    async def execute(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction of its own.
+
+        Raises:
+            Unavailable: the database did not answer.
+        """
+        return await self._work(lambda: self._store.execute(work))
+
+    async def close(self) -> None:
+        """Write everything that is queued and stop the thread."""
+        with self._guard:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._queue.put(_Stop())
+        if thread is not None:
+            await asyncio.to_thread(thread.join)
+
+    async def _work(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(_Work(work, future, loop))
+        return await future
+
+    def _put(self, job: _Job) -> None:
+        if self._thread is None:
+            with self._guard:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="tollbooth-ledger", daemon=True)
+                    self._thread.start()
+        self._queue.put(job)
+
+    # ── the thread ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        owed: list[Operation] = []
+        stopping = False
+        while not stopping:
+            jobs = self._take(timeout=RETRY_SECONDS if owed else None)
+            stopping = any(isinstance(job, _Stop) for job in jobs)
+            owed += [job.operation for job in jobs if isinstance(job, _Later)]
+            asked = [job for job in jobs if isinstance(job, _Apply)]
+            wake, owed = self._write(owed, asked)
+            wake += [self._run_work(job) for job in jobs if isinstance(job, _Work)]
+            self._notify(wake)
+        if owed:
+            logger.error(
+                "%d captures or voids could not be written before shutdown; the sweeper resolves them", len(owed)
+            )
+        self._store.close()
+
+    def _take(self, timeout: float | None) -> list[_Job]:
+        try:
+            jobs: list[_Job] = [self._queue.get(timeout=timeout)]
+        except Empty:
+            return []
+        while len(jobs) < BATCH and not isinstance(jobs[-1], _Stop):
+            try:
+                jobs.append(self._queue.get_nowait())
+            except Empty:
+                break
+        return jobs
+
+    def _write(self, owed: list[Operation], asked: list[_Apply]) -> tuple[list[_Wake], list[Operation]]:
+        if not owed and not asked:
+            return [], owed
+        groups: list[Sequence[Operation]] = [*((operation,) for operation in owed), *(job.operations for job in asked)]
+        try:
+            outcomes = self._transact(groups)
+        except SQLAlchemyError as error:
+            logger.error("the ledger could not write %d operations: %s", len(groups), type(error).__name__)
+            return [(job.loop, job.future, ledger_unavailable()) for job in asked], owed
+        results = outcomes[len(owed) :]
+        return [(job.loop, job.future, result) for job, result in zip(asked, results, strict=True)], []
+
+    def _transact(self, groups: list[Sequence[Operation]]) -> list[list[Outcome]]:
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._store.transact(groups)
+            except IntegrityError:
+                # Another process opened the same account or spent the same payment first: load again and decide anew.
+                continue
+        return self._store.transact(groups)
+
+    def _run_work(self, job: _Work) -> _Wake:
+        try:
+            return job.loop, job.future, job.work()
+        except SQLAlchemyError as error:
+            logger.error("the ledger's database did not answer: %s", type(error).__name__)
+            return job.loop, job.future, ledger_unavailable()
+        except Exception as error:  # noqa: BLE001 - the caller's own exception belongs to the caller
+            return job.loop, job.future, error
+
+    def _notify(self, wake: list[_Wake]) -> None:
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+        for loop, future, result in wake:
+            loops.setdefault(loop, []).append((future, result))
+        for loop, results in loops.items():
+            try:
+                loop.call_soon_threadsafe(self._resolve, results)
+            except RuntimeError:  # that loop is closed: nobody awaits any more
+                for _, result in results:
+                    self._take_back(result)
+
+    def _resolve(self, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        for future, result in results:
+            if future.done():
+                self._take_back(result)
+            elif isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _take_back(self, result: Any) -> None:
+        # The request was cancelled while its authorization was being written: no handler will run for it.
+        for outcome in result if isinstance(result, list) else ():
+            if isinstance(outcome, Authorized):
+                self.apply_later(Void(outcome.account_id, outcome.toll))

@@ -1,0 +1,122 @@
+"""The development Lightning node: real signed regtest invoices that can be paid by asking.
+
+All workers of a service are the same node. What an invoice's preimage is follows from the key ring and the invoice
+itself; which invoices were paid is kept in the ledger's database. It does not exist in production.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, insert, select
+
+from fastapi_tollbooth.errors import ConfigurationError, TollboothError
+from fastapi_tollbooth.keys import KeyRing
+from fastapi_tollbooth.ledger.tables import metadata
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.lightning import Invoice, InvoiceState, InvoiceStatus, bolt11, secp256k1
+
+_PAID = metadata.tables["tollbooth_dev_invoice"]
+_NETWORK = "bcrt"
+
+
+class CannotPay(TollboothError):
+    """The invoice is not one of this node, has expired or is paid already."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaidInvoice:
+    """Proof of payment, as a wallet gets it."""
+
+    payment_hash: str
+    preimage: str = field(repr=False)
+
+
+class DevNode:
+    """A Lightning node for development and tests.
+
+    Raises:
+        ConfigurationError: the environment is production.
+    """
+
+    recheck_seconds = 0.0
+
+    def __init__(self, keys: KeyRing, ledger: Ledger, environment: str) -> None:
+        if environment == "production":
+            raise ConfigurationError(
+                "the development Lightning node hands out preimages to anybody who asks, so it does not run with "
+                "TOLLBOOTH_ENVIRONMENT=production: configure a real node"
+            )
+        self._ledger = ledger
+        self._preimage_key = _derived(keys, b"dev-node preimages")
+        self._private_key = int.from_bytes(_derived(keys, b"dev-node identity"), "big") % (secp256k1.N - 1) + 1
+
+    async def create_invoice(self, amount_msat: int, description: str, expiry_seconds: int) -> Invoice:
+        """Make and sign an invoice; nothing is stored."""
+        payment_secret = secrets.token_bytes(32)
+        created_at = int(time.time())
+        payment_hash = hashlib.sha256(self._preimage(payment_secret, amount_msat)).digest()
+        # Signing takes about a millisecond of pure Python, which other requests need not wait for.
+        text = await asyncio.to_thread(
+            bolt11.encode,
+            network=_NETWORK,
+            amount_msat=amount_msat,
+            payment_hash=payment_hash,
+            payment_secret=payment_secret,
+            description=description,
+            created_at=created_at,
+            expiry_seconds=expiry_seconds,
+            private_key=self._private_key,
+        )
+        return Invoice(payment_hash, text, amount_msat, datetime.fromtimestamp(created_at + expiry_seconds, UTC))
+
+    async def lookup(self, payment_hash: bytes) -> InvoiceStatus:
+        """Say whether the invoice was paid, by whichever worker."""
+        statement = select(_PAID.c.amount_msat, _PAID.c.paid_at).where(_PAID.c.payment_hash == payment_hash.hex())
+        row = await self._ledger.read(lambda connection: connection.execute(statement).first())
+        if row is None:
+            return InvoiceStatus(InvoiceState.PENDING)
+        return InvoiceStatus(InvoiceState.SETTLED, row.amount_msat, row.paid_at.replace(tzinfo=UTC))
+
+    async def pay(self, invoice: str) -> PaidInvoice:
+        """Pay one of this node's own invoices, as a wallet would, once.
+
+        Raises:
+            CannotPay: not an invoice of this node, expired, or paid already.
+        """
+        try:
+            decoded = bolt11.decode(invoice)
+        except bolt11.InvalidInvoice as error:
+            raise CannotPay(str(error)) from error
+        preimage = self._preimage(decoded.payment_secret or b"", decoded.amount_msat or 0)
+        if hashlib.sha256(preimage).digest() != decoded.payment_hash:
+            raise CannotPay("this invoice was not made by this development node")
+        if decoded.expires_at <= datetime.now(UTC):
+            raise CannotPay("this invoice has expired: ask for a new one")
+        payment_hash, amount_msat = decoded.payment_hash.hex(), decoded.amount_msat
+
+        def settle(connection: Connection) -> bool:
+            if connection.execute(select(_PAID.c.payment_hash).where(_PAID.c.payment_hash == payment_hash)).first():
+                return False
+            row = {"payment_hash": payment_hash, "amount_msat": amount_msat, "paid_at": datetime.now(UTC)}
+            connection.execute(insert(_PAID), row)
+            return True
+
+        if not await self._ledger.execute(settle):
+            raise CannotPay("this invoice is paid already")
+        return PaidInvoice(payment_hash, preimage.hex())
+
+    def _preimage(self, payment_secret: bytes, amount_msat: int) -> bytes:
+        # Bound to the amount: an invoice that was altered to a smaller one has another preimage, so nobody can pay it.
+        return hmac.digest(self._preimage_key, payment_secret + amount_msat.to_bytes(8, "big"), hashlib.sha256)
+
+
+def _derived(keys: KeyRing, purpose: bytes) -> bytes:
+    key = keys.derive(keys.newest, purpose)
+    if key is None:
+        raise ConfigurationError("the key ring is empty")
+    return key

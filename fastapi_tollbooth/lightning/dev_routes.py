@@ -1,0 +1,47 @@
+"""The development node over HTTP: ``POST /tollbooth/dev/pay`` plays the caller's wallet."""
+
+import json
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fastapi_tollbooth.errors import Unavailable
+from fastapi_tollbooth.lightning.dev import CannotPay, DevNode
+from fastapi_tollbooth.responses import refusal_response
+
+MAX_BODY = 16_384
+
+
+def dev_routes(node: DevNode) -> list[Route]:
+    """The node's routes. Plain Starlette routes, so that a price on the whole application does not cover them."""
+
+    async def pay(request: Request) -> Response:
+        """Pay an invoice: ``{"invoice": "lnbcrt..."}`` gives ``{"payment_hash": "...", "preimage": "..."}``."""
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                return _refuse("the body is too large", 413)
+        try:
+            invoice = json.loads(body)["invoice"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            invoice = None
+        if not isinstance(invoice, str):
+            return _refuse('send {"invoice": "lnbcrt..."}', 400)
+        try:
+            paid = await node.pay(invoice)
+        except CannotPay as error:
+            return _refuse(str(error), 400)
+        except Unavailable as refusal:
+            return refusal_response(request, refusal)
+        return JSONResponse({"payment_hash": paid.payment_hash, "preimage": paid.preimage}, headers=_NO_STORE)
+
+    return [Route("/tollbooth/dev/pay", pay, methods=["POST"], include_in_schema=False)]
+
+
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+def _refuse(detail: str, status: int) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status, headers=_NO_STORE)

@@ -1,0 +1,100 @@
+"""What an application's OpenAPI document says of prices: the 402, the ways to pay, and ``x-payment-info``."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+
+from fastapi_tollbooth.pricing import RoutePrice
+from fastapi_tollbooth.rails import Rail
+from fastapi_tollbooth.responses import PROBLEM_JSON
+from fastapi_tollbooth.routes import priced_routes
+
+SCHEMA_NAME = "PaymentRequired"
+
+_PROBLEM_SCHEMA: dict[str, Any] = {
+    "title": SCHEMA_NAME,
+    "type": "object",
+    "description": "An RFC 9457 problem document with one way to pay per accepted rail.",
+    "required": ["title", "status", "detail", "reason"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "enum": [402]},
+        "detail": {"type": "string", "description": "What to do, for people."},
+        "reason": {"type": "string", "description": "Why, as a stable slug."},
+        "price": {"type": "string", "description": "What this request costs."},
+        "invoice": {"type": "string", "description": "L402: a BOLT11 Lightning invoice."},
+        "macaroon": {"type": "string", "description": "L402: the credential that the invoice pays for."},
+        "paymentHash": {"type": "string", "description": "L402: the invoice's payment hash in hex."},
+        "amountSats": {"type": "integer", "description": "L402: what the invoice asks, in satoshis."},
+        "expiresAt": {"type": "string", "format": "date-time", "description": "Until when the offer can be paid."},
+        "credential": {"type": "object", "description": "What the payment buys and how it is used."},
+    },
+    "additionalProperties": True,
+}
+
+
+def document(app: FastAPI, rails: Sequence[Rail[Any]]) -> None:
+    """Have ``app.openapi()`` describe the prices of its routes, whenever and however they are added.
+
+    An ``app.openapi`` of the owner's own is kept and decorated.
+    """
+    original = app.openapi
+    decorated: dict[str, Any] | None = None
+    source: dict[str, Any] | None = None
+
+    def openapi() -> dict[str, Any]:
+        nonlocal decorated, source
+        # FastAPI returns the same object until the routes change; decorating a copy keeps that true.
+        schema = original()
+        if schema is not source or decorated is None:
+            source, decorated = schema, _decorate(copy.deepcopy(schema), app, rails)
+        return decorated
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _decorate(schema: dict[str, Any], app: FastAPI, rails: Sequence[Rail[Any]]) -> dict[str, Any]:
+    any_priced = False
+    for context, gate in priced_routes(app):
+        path_item = schema.get("paths", {}).get(getattr(context, "path_format", None), {})
+        for method in getattr(context, "methods", None) or ():
+            operation = path_item.get(method.lower())
+            if operation is not None and method != "OPTIONS":
+                _describe(operation, gate.price, rails)
+                any_priced = True
+    if any_priced:
+        components = schema.setdefault("components", {})
+        components.setdefault("schemas", {}).setdefault(SCHEMA_NAME, _PROBLEM_SCHEMA)
+        schemes = components.setdefault("securitySchemes", {})
+        for rail in rails:
+            schemes.setdefault(rail.name, rail.security_scheme())
+    return schema
+
+
+def _describe(operation: dict[str, Any], price: RoutePrice, rails: Sequence[Rail[Any]]) -> None:
+    costs = f"Costs {price}" + (f": {price.description}" if price.description else ".")
+    operation["description"] = "\n\n".join(filter(None, [operation.get("description"), f"**{costs}**"]))
+    operation["x-payment-info"] = {"offers": [rail.offer(price.known) for rail in rails]}
+    operation.setdefault("responses", {}).setdefault("402", _response(price))
+    security = operation.setdefault("security", [])
+    security += [{rail.name: []} for rail in rails if {rail.name: []} not in security]
+
+
+def _response(price: RoutePrice) -> dict[str, Any]:
+    return {
+        "description": f"Payment Required: this operation costs {price}.",
+        "headers": {
+            "WWW-Authenticate": {
+                "description": "One line per way to pay.",
+                "schema": {"type": "array", "items": {"type": "string"}},
+                "example": ['L402 macaroon="AgEJ...", invoice="lnbc..."'],
+            }
+        },
+        "content": {
+            PROBLEM_JSON: {"schema": {"$ref": f"#/components/schemas/{SCHEMA_NAME}"}},
+            "text/html": {"schema": {"type": "string"}},
+        },
+    }

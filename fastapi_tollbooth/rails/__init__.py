@@ -1,0 +1,90 @@
+"""A rail is a way for money to reach the service: it makes challenges and turns credentials into tolls."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from fastapi_tollbooth.errors import HeaderLines
+from fastapi_tollbooth.money import Money
+from fastapi_tollbooth.toll import Quote, Toll
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way to pay: header lines for the 402, and members for its body."""
+
+    headers: HeaderLines
+    members: dict[str, Any]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """Money that is promised to one toll. ``state`` is the rail's own."""
+
+    toll_id: str
+    amount: Money
+    balance: Money | None
+    payer: str
+    state: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a paid answer carries."""
+
+    headers: HeaderLines = ()
+
+
+CredentialT = TypeVar("CredentialT")
+
+
+class Rail(Protocol[CredentialT]):
+    """The public extension point for ways of paying."""
+
+    name: str
+
+    def credential(self, headers: RawHeaders) -> CredentialT | None:
+        """This rail's credential among a request's headers, unchecked; None when there is none. No I/O."""
+        ...
+
+    async def challenge(self, quote: Quote, presented: CredentialT | None) -> Challenge:
+        """Offer a way to pay. ``presented`` is the credential that was just refused, if it was this rail's.
+
+        Raises:
+            RailUnavailable: there is no way to pay now; the 402 is made without this rail.
+        """
+        ...
+
+    async def authorize(self, credential: CredentialT, quote: Quote) -> Authorization:
+        """Promise the quote's price out of the money behind a credential, durably.
+
+        Raises:
+            CredentialRefused: the credential is not good, or not good for this much.
+            Unavailable: whether it is good cannot be known now; the same credential works later.
+            Forbidden: the credential was revoked.
+        """
+        ...
+
+    async def capture(self, toll: Toll) -> Receipt:
+        """Earn the toll's money. Called before the response leaves.
+
+        Raises:
+            CredentialRefused: the money did not come; the response is withheld.
+            Unavailable: whether it came cannot be known now; the response is withheld.
+        """
+        ...
+
+    async def void(self, toll: Toll) -> None:
+        """Give the toll's money back to its payer."""
+        ...
+
+    def security_scheme(self) -> dict[str, Any]:
+        """The rail's OpenAPI security scheme."""
+        ...
+
+    def offer(self, price: Money | None) -> dict[str, Any]:
+        """The rail's entry in a route's ``x-payment-info``; ``price`` is None when it depends on the request."""
+        ...

@@ -1,0 +1,446 @@
+"""The L402 rail: pay a Lightning invoice once, spend the credit that it bought over many requests.
+
+Challenges are stateless: an unpaid request writes nothing. What a payment buys is signed into the macaroon's
+identifier; the account is opened in the ledger when the first request brings proof of payment and the node confirms it.
+Source: the L402 protocol specification, https://github.com/lightninglabs/L402.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi_tollbooth.bounded import Bounded
+from fastapi_tollbooth.errors import AmbiguousRequest, CredentialRefused, Forbidden, RailUnavailable, Unavailable
+from fastapi_tollbooth.keys import KeyRing
+from fastapi_tollbooth.ledger.book import (
+    Authorize,
+    Authorized,
+    Capture,
+    Fund,
+    Outcome,
+    Payment,
+    Reason,
+    Refused,
+    Void,
+)
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.lightning import Invoice, InvoiceState, LightningBackend, LightningUnavailable
+from fastapi_tollbooth.money import MSAT_PER_SAT, Asset, Money, Rate, divide_up
+from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
+from fastapi_tollbooth.rails.macaroon import (
+    Identifier,
+    Token,
+    decode_base64,
+    malformed,
+    mint,
+    open_token,
+    peek_payment_hash,
+)
+from fastapi_tollbooth.settings import TollboothSettings
+from fastapi_tollbooth.toll import Quote, Toll
+
+MAX_CREDENTIAL = 4_096
+MAX_MACAROONS = 4
+VERIFIED_CREDENTIALS = 10_000
+OPEN_CHALLENGES = 10_000
+
+_CREDENTIAL = re.compile(rb"(?:(?:L402|LSAT) +)+([A-Za-z0-9+/=_,-]+) *: *([0-9a-f]{64})", re.IGNORECASE)
+_HEX = re.compile(rb"(?:[0-9a-f]{2})+", re.IGNORECASE)
+_SCHEMES = (b"l402", b"lsat")
+_HEX_HEADERS = (b"macaroon", b"grpc-metadata-macaroon")
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class L402Credential:
+    """The header lines that carry an L402 credential, as they came."""
+
+    lines: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        """A name for exactly these bytes that reveals nothing of them."""
+        return hashlib.sha256(b"\n".join(value for _, value in self.lines)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a credential was found to be."""
+
+    token: Token
+    valid_until: float
+    account_id: int | None = None
+
+    @property
+    def account(self) -> str:
+        """The key of the account behind it."""
+        return account_key(self.token.identifier.payment_hash)
+
+
+@dataclass(slots=True)
+class _Offer:
+    """A challenge that may be handed out again while its invoice can still be paid."""
+
+    challenge: Challenge
+    payment_hash: bytes
+    fresh_until: float
+    checked_at: float
+
+
+def account_key(payment_hash: bytes) -> str:
+    """The key of the account that one Lightning payment opened."""
+    return f"l402:{payment_hash.hex()}"
+
+
+class L402Rail:
+    """Prepaid credit over Lightning. Implements `Rail`."""
+
+    name = "l402"
+
+    def __init__(
+        self,
+        settings: TollboothSettings,
+        keys: KeyRing,
+        ledger: Ledger,
+        node: LightningBackend,
+        rate: Rate | None,
+    ) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._ledger = ledger
+        self._node = node
+        self._rate = rate
+        self._verified: Bounded[bytes, Verified] = Bounded(VERIFIED_CREDENTIALS)
+        self._offers: Bounded[tuple[str, Money], _Offer] = Bounded(OPEN_CHALLENGES)
+        self._minting: dict[tuple[str, Money], asyncio.Future[_Offer]] = {}
+
+    def credential(self, headers: RawHeaders) -> L402Credential | None:
+        """Every header form that L402 clients are known to send; other schemes of Authorization are not ours."""
+        lines = tuple(
+            (name, value)
+            for name, value in headers
+            if (name == b"authorization" and value.lstrip()[:4].lower() in _SCHEMES) or name in _HEX_HEADERS
+        )
+        return L402Credential(lines) if lines else None
+
+    # ── the challenge ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def challenge(self, quote: Quote, presented: L402Credential | None) -> Challenge:
+        """An invoice for the top-up, and the macaroon that it pays for. Re-used per client while it can be paid."""
+        credit, amount_msat = purchase(self._settings.top_up, quote.price, self._rate)
+        key = (quote.client, credit)
+        offer = self._offers.get(key)
+        if offer is None or not await self._still_good(offer, presented):
+            offer = await self._mint_once(key, credit, amount_msat, quote)
+        return offer.challenge
+
+    async def _still_good(self, offer: _Offer, presented: L402Credential | None) -> bool:
+        now = time.monotonic()
+        if now > offer.fresh_until or (presented is not None and offer.payment_hash in _claimed_hashes(presented)):
+            return False
+        if now - offer.checked_at >= self._node.recheck_seconds:
+            try:
+                status = await self._node.lookup(offer.payment_hash)
+            except LightningUnavailable:
+                return False
+            offer.checked_at = now
+            return status.state is InvoiceState.PENDING
+        return True
+
+    async def _mint_once(self, key: tuple[str, Money], credit: Money, amount_msat: int, quote: Quote) -> _Offer:
+        # A crowd of requests that all need the same new challenge causes one invoice.
+        minting = self._minting.get(key)
+        if minting is not None and minting.get_loop() is asyncio.get_running_loop():
+            return await asyncio.shield(minting)
+        minting = asyncio.ensure_future(self._mint(credit, amount_msat, quote))
+        self._minting[key] = minting
+        try:
+            offer = await asyncio.shield(minting)
+        finally:
+            if self._minting.get(key) is minting:
+                del self._minting[key]
+        self._offers.put(key, offer)
+        return offer
+
+    async def _mint(self, credit: Money, amount_msat: int, quote: Quote) -> _Offer:
+        settings = self._settings
+        description = f"{settings.service}: {credit} credit"
+        try:
+            invoice = await self._node.create_invoice(amount_msat, description, settings.invoice_expiry)
+        except LightningUnavailable as error:
+            raise RailUnavailable("the Lightning node did not answer") from error
+        exchanged = self._rate if credit.asset is not Asset.BTC else None
+        identifier = Identifier.new(invoice.payment_hash, credit, exchanged, self._keys.newest)
+        valid_until = datetime.now(UTC) + timedelta(days=settings.credit_lifetime_days)
+        caveats = [
+            f"services={settings.service}:0",
+            f"{settings.service}_valid_until={int(valid_until.timestamp())}",
+        ]
+        macaroon = mint(self._keys, identifier, settings.service, caveats)
+        challenge = _challenge(invoice, macaroon, credit, quote.price, valid_until)
+        now = time.monotonic()
+        # Offered again for the first half of its life only, so that whoever gets it has time to pay.
+        return _Offer(challenge, invoice.payment_hash, now + settings.invoice_expiry / 2, now)
+
+    # ── the credential ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def authorize(self, credential: L402Credential, quote: Quote) -> Authorization:
+        """Charge the account behind a credential, opening it when this is the first proof of its payment."""
+        digest = credential.digest
+        verified = self._verified.get(digest)
+        if verified is None:
+            verified = verify(self._keys, self._settings.service, parse(credential))
+            self._verified.put(digest, verified)
+        if verified.valid_until <= time.time():
+            raise CredentialRefused("credential_expired", "This credential has expired. Buy a new one.")
+
+        amount = self._in_asset_of(quote.price, verified.token.identifier.credit.asset)
+        account = verified.account_id if verified.account_id is not None else verified.account
+        outcome = (await self._ledger.apply(Authorize(account, amount, quote.route)))[-1]
+        if isinstance(outcome, Refused) and outcome.reason is Reason.UNKNOWN_ACCOUNT:
+            outcome = await self._open_account(verified, Authorize(verified.account, amount, quote.route))
+        if not isinstance(outcome, Authorized):
+            raise _refusal(outcome, amount)
+        if verified.account_id is None:
+            self._verified.put(digest, Verified(verified.token, verified.valid_until, outcome.account_id))
+            self._forget_offer(verified.token.identifier.payment_hash)
+        return Authorization(str(outcome.toll), amount, outcome.balance, verified.account, outcome)
+
+    async def _open_account(self, verified: Verified, authorize: Authorize) -> Outcome:
+        identifier = verified.token.identifier
+        received_msat = await self._settled_amount(identifier.payment_hash)
+        payment = Payment(
+            rail=self.name,
+            spend_key=f"{self.name}:{identifier.payment_hash.hex()}",
+            amount=received_msat,
+            asset=Asset.BTC,
+            payer=verified.account,
+            rate=str(identifier.rate) if identifier.rate else None,
+        )
+        fund = Fund(verified.account, identifier.credit, payment)
+        return (await self._ledger.apply(fund, authorize))[-1]
+
+    async def _settled_amount(self, payment_hash: bytes) -> int:
+        # Payers come back faster than settlement is announced, so a pending invoice gets a bounded moment.
+        deadline = time.monotonic() + self._settings.settlement_wait
+        while True:
+            try:
+                status = await self._node.lookup(payment_hash)
+            except LightningUnavailable:
+                status = None
+            if status is not None and status.state is InvoiceState.SETTLED:
+                return status.amount_received_msat or 0
+            if status is not None and status.state in (InvoiceState.EXPIRED, InvoiceState.FAILED):
+                raise CredentialRefused("invoice_not_paid", "The invoice behind this credential was never paid.")
+            if time.monotonic() >= deadline:
+                raise Unavailable(
+                    "settlement_unconfirmed",
+                    "The payment is not confirmed yet. Do not pay again: send the same credential in a moment.",
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _in_asset_of(self, price: Money, asset: Asset) -> Money:
+        if price.asset is asset:
+            return price
+        if self._rate is None:
+            raise Unavailable("no_exchange_rate", f"There is no exchange rate to charge {price} to {asset} credit.")
+        return self._rate.convert_up(price, asset)
+
+    def _forget_offer(self, payment_hash: bytes) -> None:
+        self._offers.drop(lambda offer: offer.payment_hash == payment_hash)
+
+    # ── the toll ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def capture(self, toll: Toll) -> Receipt:
+        """Post the charge in a later batch: the money is here already, so the response need not wait."""
+        authorized: Authorized = toll.authorization
+        self._ledger.apply_later(Capture(authorized.account_id, authorized.toll))
+        return Receipt((("X-Credit-Balance", str(toll.balance)),))
+
+    async def void(self, toll: Toll) -> None:
+        """Give the credit back in a later batch."""
+        authorized: Authorized = toll.authorization
+        self._ledger.apply_later(Void(authorized.account_id, authorized.toll))
+
+    # ── the documentation ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def security_scheme(self) -> dict[str, Any]:
+        """An ``apiKey`` in ``Authorization``: OpenAPI's ``http`` scheme would be taken for a bearer token."""
+        return {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": (
+                "Prepaid credit over Lightning. Pay the invoice of the 402, then send "
+                "`Authorization: L402 <macaroon>:<preimage>` until the credit is spent."
+            ),
+            "x-l402-scheme": "L402",
+        }
+
+    def offer(self, price: Money | None) -> dict[str, Any]:
+        """Prepaid credit, charged the price of each request."""
+        return {
+            "intent": "charge",
+            "method": "lightning",
+            "amount": None if price is None else str(price.amount),
+            "currency": None if price is None else ("usd-micro" if price.asset is Asset.USD else "msat"),
+        }
+
+
+def purchase(top_up: int | Money, price: Money, rate: Rate | None) -> tuple[Money, int]:
+    """What one payment buys at this price, and the whole satoshis, as msat, that it costs.
+
+    A count buys that many requests, or as many more as the rounded-up invoice is worth. An amount buys itself, or one
+    request where that is dearer.
+
+    Raises:
+        RailUnavailable: the price is in dollars and there is no exchange rate.
+    """
+    if rate is None and (price.asset is not Asset.BTC or (isinstance(top_up, Money) and top_up.asset is not Asset.BTC)):
+        raise RailUnavailable("there is no exchange rate for a price in dollars")
+
+    def exchange_up(money: Money, asset: Asset) -> Money:
+        return money if rate is None else rate.convert_up(money, asset)
+
+    credit = price * top_up if isinstance(top_up, int) else top_up
+    if not exchange_up(price, credit.asset) <= credit:
+        credit = price
+    sats = max(1, divide_up(exchange_up(credit, Asset.BTC).amount, MSAT_PER_SAT))
+    if isinstance(top_up, int):
+        paid = Money(sats * MSAT_PER_SAT, Asset.BTC)
+        worth = paid if rate is None else rate.convert_down(paid, price.asset)
+        credit = price * max(top_up, worth.amount // price.amount)
+    return credit, sats * MSAT_PER_SAT
+
+
+def parse(credential: L402Credential) -> tuple[bytes, bytes]:
+    """The raw macaroon and the preimage of a credential; the macaroon is the one that the preimage belongs to.
+
+    Raises:
+        CredentialRefused: no line can be read, or no macaroon belongs to the preimage.
+        AmbiguousRequest: lines with different credentials.
+    """
+    found: dict[bytes, tuple[bytes, bytes]] = {}
+    problem: CredentialRefused | None = None
+    for name, line in credential.lines:
+        try:
+            macaroon, preimage = _parse_hex(line) if name in _HEX_HEADERS else _parse_authorization(line)
+            found[hashlib.sha256(preimage).digest()] = (macaroon, preimage)
+        except CredentialRefused as refused:
+            problem = refused
+    if len(found) > 1:
+        raise AmbiguousRequest(
+            "ambiguous_credential", "The request carries two different payment credentials. Send one."
+        )
+    if not found:
+        raise problem or malformed("there is none")
+    return next(iter(found.values()))
+
+
+def verify(keys: KeyRing, service: str, presented: tuple[bytes, bytes]) -> Verified:
+    """Check everything about a credential that can be known without asking anybody.
+
+    Raises:
+        CredentialRefused: forged, for another service, or a preimage that does not belong to it.
+    """
+    raw, preimage = presented
+    token = open_token(keys, raw)
+    if not hmac.compare_digest(hashlib.sha256(preimage).digest(), token.identifier.payment_hash):
+        raise CredentialRefused("wrong_preimage", "The preimage does not belong to this macaroon's payment.")
+    services = [value for condition, value in token.caveats if condition == "services"]
+    if not services or not all(service in _service_names(value) for value in services):
+        raise CredentialRefused("wrong_service", "This credential was issued for another service.")
+    limits = [value for condition, value in token.caveats if condition == f"{service}_valid_until"]
+    if not limits or not all(value.isascii() and value.isdigit() and len(value) < 16 for value in limits):
+        raise CredentialRefused("malformed_credential", "The credential's expiry cannot be read.")
+    return Verified(token, float(min(int(value) for value in limits)))
+
+
+def _service_names(value: str) -> set[str]:
+    return {service.partition(":")[0].strip() for service in value.split(",")}
+
+
+def _parse_authorization(line: bytes) -> tuple[bytes, bytes]:
+    if len(line) > MAX_CREDENTIAL:
+        raise malformed("it is too long")
+    match = _CREDENTIAL.fullmatch(line.strip())
+    if match is None:
+        raise malformed('write "L402 <macaroon in base64>:<preimage in 64 hex digits>"')
+    preimage = bytes.fromhex(match[2].decode())
+    macaroons = match[1].split(b",")
+    if len(macaroons) > MAX_MACAROONS:
+        raise malformed("too many macaroons")
+    payment_hash = hashlib.sha256(preimage).digest()
+    raw = [decode_base64(text) for text in macaroons if text]
+    matching = [macaroon for macaroon in raw if peek_payment_hash(macaroon) == payment_hash]
+    if matching:
+        return matching[0], preimage
+    if not raw:
+        raise malformed("there is no macaroon")
+    return raw[0], preimage
+
+
+def _parse_hex(line: bytes) -> tuple[bytes, bytes]:
+    # The form of gRPC clients: the macaroon in hex, the preimage as its last caveat.
+    if len(line) > MAX_CREDENTIAL or _HEX.fullmatch(line) is None:
+        raise malformed("the macaroon header is not hex, or is too long")
+    raw = bytes.fromhex(line.decode())
+    match = re.search(rb"preimage=([0-9a-fA-F]{64})", raw)
+    if match is None:
+        raise malformed("the macaroon has no preimage caveat")
+    return raw, bytes.fromhex(match[1].decode())
+
+
+def _claimed_hashes(credential: L402Credential) -> set[bytes]:
+    try:
+        return {hashlib.sha256(parse(credential)[1]).digest()}
+    except (CredentialRefused, AmbiguousRequest):
+        return set()
+
+
+def _challenge(invoice: Invoice, macaroon: str, credit: Money, price: Money, valid_until: datetime) -> Challenge:
+    members: dict[str, Any] = {
+        "invoice": invoice.bolt11,
+        "macaroon": macaroon,
+        "paymentHash": invoice.payment_hash.hex(),
+        "amountSats": divide_up(invoice.amount_msat, MSAT_PER_SAT),
+        "expiresAt": _timestamp(invoice.expires_at),
+        "credential": {
+            "scheme": "L402",
+            "reusable": True,
+            "credit": str(credit),
+            "validUntil": _timestamp(valid_until),
+            "usage": "Send it with every request until the credit is spent; each request costs its own price.",
+        },
+    }
+    if credit.asset is price.asset:
+        members["credential"]["requests"] = credit.amount // price.amount
+    header = f'L402 macaroon="{macaroon}", invoice="{invoice.bolt11}"'
+    return Challenge((("WWW-Authenticate", header),), members, invoice.expires_at)
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _refusal(outcome: Outcome, amount: Money) -> Exception:
+    if not isinstance(outcome, Refused):
+        return TypeError(f"the ledger answered an authorization with {outcome!r}")
+    match outcome.reason:
+        case Reason.INSUFFICIENT:
+            return CredentialRefused(
+                "insufficient_credit",
+                f"The credit left is {outcome.balance}, and {amount} is needed. Buy new credit.",
+                members={"balance": str(outcome.balance)},
+            )
+        case Reason.REVOKED:
+            return Forbidden("credential_revoked", "This credential was revoked by the service.")
+        case Reason.EXPIRED:
+            return CredentialRefused("credit_expired", "The credit behind this credential has expired.")
+        case reason:
+            return CredentialRefused(reason.value, "The ledger does not accept this credential.")

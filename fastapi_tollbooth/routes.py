@@ -1,0 +1,65 @@
+"""Which price hangs on a route. The one module that knows how FastAPI keeps dependencies on routes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from fastapi_tollbooth.pricing import RoutePrice
+
+
+class Gate(ABC):
+    """What ``priced(...)`` hangs on a route: a price, and the power to refuse before the body is read."""
+
+    price: RoutePrice
+
+    @abstractmethod
+    async def refuse_early(self, connection: HTTPConnection) -> None:
+        """Raise the 402 if nothing in the request's head can pay."""
+
+
+def gate_of(scope: Scope) -> Gate | None:
+    """The most specific gate of the route that was matched: app < include < router < decorator < parameter < nested."""
+    dependant = getattr(_context(scope), "dependant", None)
+    return None if dependant is None else most_specific(dependant)
+
+
+def most_specific(dependant: Dependant) -> Gate | None:
+    """The last gate among a route's dependencies, in the order in which FastAPI resolves them."""
+    found: Gate | None = None
+    for dependency in dependant.dependencies:
+        nested = most_specific(dependency) if dependency.dependencies else None
+        if nested is not None:
+            found = nested
+        elif isinstance(dependency.call, Gate):
+            found = dependency.call
+    return found
+
+
+def template_of(scope: Scope) -> str:
+    """The route's path template with every prefix, such as ``/v1/items/{id}``."""
+    path = str(getattr(_context(scope), "path_format", None) or scope.get("path", ""))
+    mounted_at = str(scope.get("root_path", ""))[len(str(scope.get("app_root_path", ""))) :]
+    return mounted_at + path
+
+
+def priced_routes(app: FastAPI) -> Iterator[tuple[Any, Gate]]:
+    """Every route of an application that has a price, with its effective path, and its gate. Not those of mounts."""
+    for context in iter_route_contexts(app.routes):
+        dependant = getattr(context, "dependant", None)
+        gate = most_specific(dependant) if isinstance(dependant, Dependant) else None
+        if gate is not None:
+            yield context, gate
+
+
+def _context(scope: Scope) -> Any:
+    # A route knows only itself; what `include_router` adds (prefix, dependencies) is in FastAPI's own scope entry,
+    # which is stale below a mount: then it speaks of another route.
+    route = scope.get("route")
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    return context if context is not None and getattr(context, "original_route", None) is route else route

@@ -1,0 +1,80 @@
+"""TollboothSettings: everything that an owner can set, from ``TOLLBOOTH_*`` variables, ``.env`` or arguments."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from fastapi_tollbooth.errors import ConfigurationError
+from fastapi_tollbooth.money import Money, Rate
+
+MIN_SECRET_LENGTH = 32
+
+
+def _rate(value: Any) -> Any:
+    return Rate.parse(format(Decimal(str(value)), "f")) if isinstance(value, int | float) else _text(value, Rate.parse)
+
+
+def _top_up(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else _text(value, Money.parse)
+
+
+def _price(value: Any) -> Any:
+    return _text(value, Money.parse)
+
+
+def _text(value: Any, parse: Any) -> Any:
+    return parse(value) if isinstance(value, str) else value
+
+
+class TollboothSettings(BaseSettings):
+    """The settings of a `Tollbooth`. Each field is the variable ``TOLLBOOTH_<FIELD>``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TOLLBOOTH_", env_nested_delimiter="__", env_file=".env", extra="ignore", hide_input_in_errors=True
+    )
+
+    environment: Literal["development", "production"] = "development"
+    """``production`` refuses everything that is only safe on a developer's machine."""
+
+    database_url: str = "sqlite:///tollbooth.db"
+    """Where the ledger is kept."""
+
+    secret: SecretStr | None = None
+    """The key ring that signs credentials: comma-separated, newest first, each at least 32 characters. In development
+    it is made once and kept beside the database."""
+
+    service: str = Field(default="tollbooth", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """The name that credentials are bound to; services with different names do not accept each other's."""
+
+    top_up: Annotated[int | Money, NoDecode, BeforeValidator(_top_up)] = 1
+    """What one Lightning payment buys: an amount such as ``$1``, or a count of requests at the price asked."""
+
+    btc_usd: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = None
+    """Dollars for one bitcoin, for prices in dollars that are paid over Lightning."""
+
+    invoice_expiry: int = Field(default=600, ge=30, le=86_400)
+    """Seconds that an invoice can be paid."""
+
+    credit_lifetime_days: int = Field(default=365, ge=1, le=3_650)
+    """Days after its purchase that a credential stays valid."""
+
+    settlement_wait: float = Field(default=3.0, ge=0, le=30)
+    """Seconds that a request waits for the node to confirm a payment that the caller has proof of."""
+
+    def key_ring(self) -> tuple[bytes, ...]:
+        """The configured secrets, newest first; empty when none is configured.
+
+        Raises:
+            ConfigurationError: a secret is shorter than 32 characters.
+        """
+        if self.secret is None:
+            return ()
+        keys = tuple(part.strip().encode() for part in self.secret.get_secret_value().split(","))
+        if any(len(key) < MIN_SECRET_LENGTH for key in keys):
+            raise ConfigurationError(
+                f"every secret in TOLLBOOTH_SECRET needs at least {MIN_SECRET_LENGTH} characters: "
+                'python -c "import secrets; print(secrets.token_hex(32))" makes one'
+            )
+        return keys

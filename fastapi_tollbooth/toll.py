@@ -1,0 +1,98 @@
+"""A toll is the charge for one request: what it costs, who pays, and where it is in its life.
+
+Pure. Everything that affects the life-cycle is in the table below.
+
+    authorize ──▶ AUTHORIZED ──capture──▶ CAPTURED      the request succeeded: the money is earned
+                       └──────void──────▶ VOIDED        it did not: the money is the payer's again
+    free ───────▶ FREE                                  nothing to pay; stays as it is
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from fastapi_tollbooth.errors import TollboothError
+from fastapi_tollbooth.money import Money
+
+
+class State(StrEnum):
+    """Where a toll is in its life."""
+
+    FREE = "free"
+    AUTHORIZED = "authorized"
+    CAPTURED = "captured"
+    VOIDED = "voided"
+
+
+class Event(StrEnum):
+    """What can happen to a toll."""
+
+    CAPTURE = "capture"
+    VOID = "void"
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.FREE, Event.CAPTURE): State.FREE,
+    (State.FREE, Event.VOID): State.FREE,
+    (State.AUTHORIZED, Event.CAPTURE): State.CAPTURED,
+    (State.AUTHORIZED, Event.VOID): State.VOIDED,
+    (State.CAPTURED, Event.CAPTURE): State.CAPTURED,
+    (State.VOIDED, Event.VOID): State.VOIDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What one request costs, and what the answer may depend on."""
+
+    price: Money
+    route: str
+    client: str
+    description: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Toll:
+    """The charge for one request, as its handler sees it.
+
+    Attributes:
+        id: The toll's id in the ledger, or ``"free"`` when nothing was charged.
+        price: What the route asks.
+        amount: What is charged, in the asset that the payer's credit is kept in.
+        balance: What the payer has left after this toll; None when the rail keeps no credit.
+        payer: Who pays: the key of an account in the ledger. Not a secret.
+        rail: The rail that the money came in by, such as ``"l402"``.
+        route: The route template, such as ``"/weather/{city}"``.
+    """
+
+    id: str
+    price: Money
+    amount: Money
+    balance: Money | None
+    payer: str
+    rail: str
+    route: str
+    state: State = State.AUTHORIZED
+    authorization: Any = field(default=None, repr=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the toll still has to be captured or voided."""
+        return self.state is State.AUTHORIZED
+
+    def advance(self, event: Event) -> None:
+        """Move through the life-cycle.
+
+        Raises:
+            TollboothError: the event cannot happen in this state.
+        """
+        try:
+            self.state = TRANSITIONS[self.state, event]
+        except KeyError:
+            raise TollboothError(f"toll {self.id} is {self.state} and cannot {event}") from None
+
+
+def free_toll(quote: Quote) -> Toll:
+    """The toll of a request that costs nothing."""
+    nothing = Money(0, quote.price.asset)
+    return Toll("free", nothing, nothing, None, "", "", quote.route, State.FREE)

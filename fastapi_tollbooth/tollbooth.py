@@ -1,0 +1,221 @@
+"""Tollbooth, the engine that all priced routes of an application share: price, credential, ledger, or 402."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
+
+from fastapi_tollbooth.access import client_of
+from fastapi_tollbooth.errors import (
+    AmbiguousRequest,
+    ConfigurationError,
+    CredentialRefused,
+    PaymentRequired,
+    RailUnavailable,
+    Refusal,
+    Unavailable,
+)
+from fastapi_tollbooth.keys import KeyRing, load_key_ring
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.lightning.dev import DevNode
+from fastapi_tollbooth.lightning.dev_routes import dev_routes
+from fastapi_tollbooth.money import Rate
+from fastapi_tollbooth.openapi import document
+from fastapi_tollbooth.pricing import RoutePrice
+from fastapi_tollbooth.rails import Rail, Receipt
+from fastapi_tollbooth.rails.l402 import L402Rail
+from fastapi_tollbooth.responses import refusal_handler
+from fastapi_tollbooth.routes import template_of
+from fastapi_tollbooth.settings import TollboothSettings
+from fastapi_tollbooth.settlement import SettlementLayer
+from fastapi_tollbooth.toll import Event, Quote, Toll, free_toll
+
+DEVELOPMENT_RATE = Rate.parse("100000")
+
+_NO_CREDENTIAL = CredentialRefused("payment_required", "Pay one of the offers and send the credential that it buys.")
+
+
+class Tollbooth:
+    """The shared engine: `install` it on an application, and its priced routes take money.
+
+    Args:
+        settings: The settings; by default from ``TOLLBOOTH_*`` variables and ``.env``.
+        rails: The ways to pay; by default those that the settings configure.
+    """
+
+    def __init__(self, settings: TollboothSettings | None = None, *, rails: Sequence[Rail[Any]] | None = None) -> None:
+        self.settings = settings or TollboothSettings()
+        self.ledger = Ledger(self.settings.database_url)
+        self._given_rails = rails
+
+    @cached_property
+    def keys(self) -> KeyRing:
+        """The secrets that credentials are signed with."""
+        return load_key_ring(self.settings)
+
+    @cached_property
+    def dev_node(self) -> DevNode | None:
+        """The development Lightning node; None in production."""
+        if self.settings.environment == "production":
+            return None
+        return DevNode(self.keys, self.ledger, self.settings.environment)
+
+    @cached_property
+    def rails(self) -> tuple[Rail[Any], ...]:
+        """The ways to pay, in the order in which they are offered.
+
+        Raises:
+            ConfigurationError: there is none, or one cannot work.
+        """
+        if self._given_rails is not None:
+            return tuple(self._given_rails)
+        if self.dev_node is None:
+            raise ConfigurationError(
+                "no way to be paid is configured: the development Lightning node does not run with "
+                "TOLLBOOTH_ENVIRONMENT=production, so pass Tollbooth(rails=[...])"
+            )
+        rate = self.settings.btc_usd or DEVELOPMENT_RATE
+        return (L402Rail(self.settings, self.keys, self.ledger, self.dev_node, rate),)
+
+    # ── the application ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def install(self, app: FastAPI) -> None:
+        """Make this engine serve the priced routes of an application, those added before and after.
+
+        Mounted applications are served too; install on them as well to have their own ``/docs`` show prices.
+
+        Raises:
+            ConfigurationError: the application has started, has a tollbooth, or the settings cannot work.
+        """
+        if app.middleware_stack is not None:
+            raise ConfigurationError("install the tollbooth before the application serves its first request")
+        if hasattr(app.state, "tollbooth"):
+            raise ConfigurationError("this application has a tollbooth already: install one, once")
+        rails = self.rails
+        app.state.tollbooth = self
+        app.user_middleware.append(Middleware(SettlementLayer, engine=self))
+        app.exception_handlers.setdefault(Refusal, refusal_handler)
+        app.include_router(APIRouter(lifespan=self._lifespan))
+        if self.dev_node is not None and self._given_rails is None:
+            app.router.routes.extend(dev_routes(self.dev_node))
+        document(app, rails)
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Any) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Write what the ledger still has to write, and let go of its database."""
+        await self.ledger.close()
+
+    # ── a request ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def authorize(self, price: RoutePrice, connection: HTTPConnection) -> Toll:
+        """Price the request, check its credential, and have the ledger promise the money.
+
+        Raises:
+            Refusal: what the caller is told instead of being served. Nothing was charged.
+        """
+        quote = self.quote(price, connection)
+        if quote.price.is_zero:
+            return free_toll(quote)
+        rail, credential = self._presented(connection)
+        if rail is None:
+            raise await self._payment_required(quote, _NO_CREDENTIAL)
+        try:
+            authorization = await rail.authorize(credential, quote)
+        except CredentialRefused as refused:
+            raise await self._payment_required(quote, refused, rail, credential) from refused
+        return Toll(
+            id=authorization.toll_id,
+            price=quote.price,
+            amount=authorization.amount,
+            balance=authorization.balance,
+            payer=authorization.payer,
+            rail=rail.name,
+            route=quote.route,
+            authorization=authorization.state,
+        )
+
+    async def refuse_unpaid(self, price: RoutePrice, connection: HTTPConnection) -> None:
+        """Refuse a request that brings no credential, from its head alone.
+
+        Raises:
+            Refusal: as `authorize` would.
+        """
+        quote = self.quote(price, connection)
+        if not quote.price.is_zero and self._presented(connection)[0] is None:
+            raise await self._payment_required(quote, _NO_CREDENTIAL)
+
+    async def capture(self, toll: Toll) -> Receipt:
+        """Earn the money of a toll whose request succeeded. Doing it again changes nothing.
+
+        Raises:
+            Refusal: the money did not come, or whether it came is unknown. The response must be withheld.
+        """
+        rail = self._rail_of(toll)
+        if rail is None or not toll.is_open:
+            return Receipt()
+        try:
+            receipt = await rail.capture(toll)
+        except CredentialRefused as refused:
+            raise PaymentRequired(
+                refused.reason,
+                refused.detail,
+                members={"price": str(toll.price), **refused.members},
+            ) from refused
+        toll.advance(Event.CAPTURE)
+        return receipt
+
+    async def void(self, toll: Toll, why: str) -> None:
+        """Give the money of a toll back: its request did not succeed. Doing it again changes nothing."""
+        rail = self._rail_of(toll)
+        if rail is None or not toll.is_open:
+            return
+        await rail.void(toll)
+        toll.advance(Event.VOID)
+
+    def succeeded(self, status: int) -> bool:
+        """Whether a response with this status is what the caller pays for. Override to decide otherwise."""
+        return status < 400
+
+    def quote(self, price: RoutePrice, connection: HTTPConnection) -> Quote:
+        """What this request costs."""
+        return Quote(price.static, template_of(connection.scope), client_of(connection.scope), price.description)
+
+    def _presented(self, connection: HTTPConnection) -> tuple[Rail[Any] | None, Any]:
+        headers = connection.scope["headers"]
+        found = [(rail, credential) for rail in self.rails if (credential := rail.credential(headers)) is not None]
+        if len(found) > 1:
+            raise AmbiguousRequest(
+                "ambiguous_credential", "The request carries payment credentials of two kinds. Send one."
+            )
+        return found[0] if found else (None, None)
+
+    async def _payment_required(
+        self, quote: Quote, why: CredentialRefused, rail: Rail[Any] | None = None, credential: Any = None
+    ) -> Refusal:
+        challenges = []
+        for offering in self.rails:
+            try:
+                challenges.append(await offering.challenge(quote, credential if offering is rail else None))
+            except RailUnavailable:
+                continue
+        if not challenges:
+            return Unavailable("no_rail_available", "No way to pay can be offered at the moment. Come again later.")
+        members: dict[str, Any] = {"price": str(quote.price), **why.members}
+        for challenge in challenges:
+            members |= challenge.members
+        headers = [line for challenge in challenges for line in challenge.headers]
+        detail = f"This request costs {quote.price}. {why.detail}"
+        return PaymentRequired(why.reason, detail, headers=headers, members=members)
+
+    def _rail_of(self, toll: Toll) -> Rail[Any] | None:
+        return next((rail for rail in self.rails if rail.name == toll.rail), None)
