@@ -1,32 +1,28 @@
 """What users touch: ``Depends(priced("$0.01"))``.
 
-No postponed import may hide a name that stands in a dependency's signature: FastAPI resolves them at run time.
+A name in a dependency's signature must not hide behind ``TYPE_CHECKING``: FastAPI resolves it at run time.
 """
 
-import inspect
-from typing import Annotated
-
-from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.pricing import RoutePrice
-from fastapi_tollbooth.routes import Gate, gate_of, template_of
-from fastapi_tollbooth.settlement import SCOPE_KEY, Visit
-from fastapi_tollbooth.toll import Quote, Toll, free_toll
+from fastapi_tollbooth.routes import Gate, gate_of
+from fastapi_tollbooth.settlement import visit_of
+from fastapi_tollbooth.toll import Toll
 from fastapi_tollbooth.tollbooth import Tollbooth
 
 
 async def get_tollbooth(connection: HTTPConnection) -> Tollbooth:
-    """The engine that serves this request. Override it in tests with ``app.dependency_overrides[get_tollbooth]``.
+    """The engine that serves this request, for routes that need more of it than their toll.
+
+    In tests, ``app.dependency_overrides[get_tollbooth] = lambda: another`` gives priced routes another engine.
 
     Raises:
         ConfigurationError: no tollbooth is installed on the application.
     """
-    engine = _visit(connection).engine
-    assert isinstance(engine, Tollbooth)
-    return engine
+    return _engine(connection)
 
 
 class Priced(Gate):
@@ -35,20 +31,18 @@ class Priced(Gate):
     def __init__(self, price: RoutePrice) -> None:
         self.price = price
 
-    async def __call__(
-        self, connection: HTTPConnection, tollbooth: Annotated[Tollbooth, Depends(get_tollbooth)]
-    ) -> Toll:
+    async def __call__(self, connection: HTTPConnection) -> Toll:
         """Take the toll of this request, at the most specific of its prices.
 
         Raises:
             Refusal: the request cannot be served; nothing was charged.
         """
-        visit = _visit(connection)
+        visit = visit_of(connection)
         if visit.toll is None:
-            visit.engine = tollbooth
+            visit.engine = tollbooth = _engine(connection)
             gate = gate_of(connection.scope) or self
             if _is_preflight(connection):
-                visit.toll = _free(gate, connection)
+                visit.toll = tollbooth.free(gate.price, connection)
             else:
                 visit.toll = await tollbooth.authorize(gate.price, connection)
         return visit.toll
@@ -75,31 +69,15 @@ def priced(price: str | Money, *, description: str | None = None) -> Priced:
     return Priced(RoutePrice(price if isinstance(price, Money) else Money.parse(price), description))
 
 
-def _visit(connection: HTTPConnection) -> Visit:
-    visit = connection.scope.get(SCOPE_KEY)
-    if not isinstance(visit, Visit):
-        raise ConfigurationError(
-            "a priced route was called, and no tollbooth is installed on its application: "
-            "call tollbooth.install(app) where the application is made"
-        )
-    return visit
-
-
 def _engine(connection: HTTPConnection) -> Tollbooth:
-    # Before dependencies are resolved, an override is looked up by hand; one that itself has dependencies has to wait.
-    override = getattr(connection.scope.get("app"), "dependency_overrides", {}).get(get_tollbooth)
-    if override is not None and not inspect.signature(override).parameters:
-        made = override()
-        if isinstance(made, Tollbooth):
-            return made
-    engine = _visit(connection).engine
-    assert isinstance(engine, Tollbooth)
+    # Looked up by hand, not as a sub-dependency: the early gate needs it before dependencies run, and a sub-dependency
+    # costs every paid request about a tenth of what FastAPI itself does.
+    overrides = connection.scope["app"].dependency_overrides
+    engine: object = overrides[get_tollbooth]() if get_tollbooth in overrides else visit_of(connection).engine
+    if not isinstance(engine, Tollbooth):
+        raise ConfigurationError("an override of get_tollbooth is a plain function that returns a Tollbooth")
     return engine
 
 
 def _is_preflight(connection: HTTPConnection) -> bool:
     return connection.scope.get("method") == "OPTIONS"
-
-
-def _free(gate: Gate, connection: HTTPConnection) -> Toll:
-    return free_toll(Quote(Money(0, gate.price.static.asset), template_of(connection.scope), "", None))

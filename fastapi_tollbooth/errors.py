@@ -65,11 +65,13 @@ class Refusal(TollboothError, HTTPException):
         members: Mapping[str, Any] | None = None,
     ) -> None:
         self.reason = reason
-        self.header_lines: HeaderLines = (("Cache-Control", "no-store"), *headers)
         self.members = dict(members or {})
+        self.raw_headers = [
+            (b"cache-control", b"no-store"),
+            *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers),
+        ]
         # A raw Headers object keeps repeated lines even under FastAPI's stock exception handler.
-        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.header_lines]
-        HTTPException.__init__(self, self.status, detail, Headers(raw=raw))
+        HTTPException.__init__(self, self.status, detail, Headers(raw=self.raw_headers))
 
 
 class AmbiguousRequest(Refusal):

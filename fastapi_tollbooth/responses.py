@@ -2,17 +2,17 @@
 
 import html
 import inspect
-import json
 from http import HTTPStatus
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from fastapi_tollbooth.errors import Refusal
 
 PROBLEM_JSON = "application/problem+json"
-VARY = "Accept, Authorization, PAYMENT-SIGNATURE"
+VARY = b"Accept, Authorization, PAYMENT-SIGNATURE"
 
 _JSON_TYPES = (PROBLEM_JSON, "application/json")
 _PAGE = """<!doctype html>
@@ -62,16 +62,15 @@ async def answer(connection: HTTPConnection, refusal: Refusal) -> Response:
 
 def refusal_response(connection: HTTPConnection, refusal: Refusal) -> Response:
     """A refusal in the form that the caller prefers. HEAD gets the headers alone."""
+    body: str | bytes
     if prefers_html(connection.headers.get("accept", "")):
         body, media_type = _page(refusal), "text/html; charset=utf-8"
     else:
-        body, media_type = json.dumps(problem(refusal), separators=(",", ":")), PROBLEM_JSON
+        body, media_type = to_json(problem(refusal)), PROBLEM_JSON
     if connection.scope.get("method") == "HEAD":
         body = ""
     response = Response(body, refusal.status, media_type=media_type)
-    for name, value in refusal.header_lines:
-        response.headers.append(name, value)
-    response.headers.add_vary_header(VARY)
+    response.raw_headers += [*refusal.raw_headers, (b"vary", VARY)]
     return response
 
 

@@ -9,23 +9,21 @@ that nothing is buffered. The dependency (`dependencies.py`) takes the toll; thi
     exception, cancellation, no response   void
 """
 
-import logging
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
-import anyio
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_tollbooth.errors import Refusal, Unavailable
+from fastapi_tollbooth.errors import ConfigurationError, Refusal
 from fastapi_tollbooth.rails import Receipt
 from fastapi_tollbooth.responses import answer
 from fastapi_tollbooth.routes import gate_of
 from fastapi_tollbooth.toll import Toll
 
-logger = logging.getLogger("fastapi_tollbooth")
-
 SCOPE_KEY = "fastapi_tollbooth"
-CAPTURE_SECONDS = 60.0
+
+_DECISIVE = ("http.response.start", "websocket.http.response.start", "websocket.accept", "websocket.close")
 
 
 class Engine(Protocol):
@@ -39,13 +37,17 @@ class Engine(Protocol):
         """Earn the toll's money, or raise the refusal that the caller gets instead of the response."""
         ...
 
-    async def void(self, toll: Toll, why: str) -> None:
-        """Give the toll's money back."""
+    async def void(self, toll: Toll) -> None:
+        """Give the toll's money back, whoever cancels the request meanwhile."""
         ...
 
 
+class Withheld(Exception):
+    """Unwinds the application when its response was withheld and the refusal was sent in its place."""
+
+
 class Visit:
-    """One request on its way through the service: the engine that serves it, and its toll once there is one."""
+    """What priced dependencies and this layer share about one request: its engine, and its toll once there is one."""
 
     __slots__ = ("engine", "toll")
 
@@ -54,8 +56,69 @@ class Visit:
         self.toll: Toll | None = None
 
 
-class _Withheld(Exception):
-    """The response was replaced by a refusal that has been sent."""
+class _Exchange:
+    """The messages of one request. It knows the scope and the scope must not know it: a cycle would outlive both."""
+
+    __slots__ = ("_receive", "_scope", "_send", "_unread", "_visit", "_withheld")
+
+    def __init__(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
+        self._visit = visit
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._unread = scope["type"] == "http"
+        self._withheld = False
+
+    async def receive(self) -> Message:
+        """The application's ``receive``: its first call would read the body, so it is the last moment to refuse."""
+        if self._unread:
+            self._unread = False
+            gate = gate_of(self._scope)
+            if gate is not None and self._visit.toll is None and not gate.price.reads_body:
+                await gate.refuse_early(HTTPConnection(self._scope))
+        return await self._receive()
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """The application's ``send``: settles an open toll before the first message that decides the request."""
+        toll = self._visit.toll
+        if toll is None or not toll.is_open or message["type"] not in _DECISIVE:
+            return self._send(message)
+        return self._settle(toll, message)
+
+    async def close(self) -> None:
+        """Void what is still open: an exception, a cancellation, or an application that ended without a response."""
+        toll = self._visit.toll
+        if toll is not None and toll.is_open and not self._withheld:
+            await self._visit.engine.void(toll)
+
+    async def _settle(self, toll: Toll, message: Message) -> None:
+        if not _is_success(message, self._visit.engine):
+            await self._visit.engine.void(toll)
+            await self._send(message)
+            return
+        try:
+            receipt = await self._visit.engine.capture(toll)
+        except Refusal as refusal:
+            self._withheld = True
+            response = await answer(HTTPConnection(self._scope), refusal)
+            await response(self._scope, self._receive, self._send)
+            raise Withheld from refusal
+        await self._send({**message, "headers": _with_receipt(message.get("headers", ()), receipt)})
+
+
+def visit_of(connection: HTTPConnection) -> Visit:
+    """The visit that this request is.
+
+    Raises:
+        ConfigurationError: no tollbooth is installed on the application.
+    """
+    visit = connection.scope.get(SCOPE_KEY)
+    if not isinstance(visit, Visit):
+        raise ConfigurationError(
+            "a priced route was called, and no tollbooth is installed on its application: "
+            "call tollbooth.install(app) where the application is made"
+        )
+    return visit
 
 
 class SettlementLayer:
@@ -71,69 +134,20 @@ class SettlementLayer:
             await self.app(scope, receive, send)
             return
         visit = scope[SCOPE_KEY] = Visit(self.engine)
-        gated = scope["type"] == "http"
-
-        async def gate() -> Message:
-            nonlocal gated
-            if gated:
-                gated = False
-                priced = gate_of(scope)
-                if priced is not None and not priced.price.reads_body and visit.toll is None:
-                    await priced.refuse_early(HTTPConnection(scope))
-            return await receive()
-
-        async def settle(message: Message) -> None:
-            toll = visit.toll
-            if toll is not None and toll.is_open:
-                kind = message["type"]
-                if kind in ("http.response.start", "websocket.http.response.start"):
-                    if kind == "http.response.start" and visit.engine.succeeded(message["status"]):
-                        message = await self._capture(toll, visit.engine, message, scope, receive, send)
-                    else:
-                        await _void(visit, f"status {message['status']}")
-                elif kind == "websocket.accept":
-                    message = await self._capture(toll, visit.engine, message, scope, receive, send)
-                elif kind == "websocket.close":
-                    await _void(visit, "websocket refused")
-            await send(message)
-
+        exchange = _Exchange(visit, scope, receive, send)
         try:
-            await self.app(scope, gate, settle)
-        except _Withheld:
-            return
-        except BaseException as error:
-            await _void(visit, type(error).__name__)
-            raise
-        await _void(visit, "no response")
-
-    async def _capture(
-        self, toll: Toll, engine: Engine, message: Message, scope: Scope, receive: Receive, send: Send
-    ) -> Message:
-        try:
-            # Whoever cancels the request now must not leave the money between two states.
-            with anyio.CancelScope(shield=True), anyio.fail_after(CAPTURE_SECONDS):
-                receipt = await engine.capture(toll)
-        except TimeoutError:
-            # Unknown is not failed: the toll stays pending for the sweeper, and nobody is asked to pay again.
-            refusal: Refusal = Unavailable(
-                "settlement_unknown",
-                "The payment could not be settled in time. Do not pay again: send the same request.",
-            )
-        except Refusal as refused:
-            refusal = refused
-            with anyio.CancelScope(shield=True):
-                await engine.void(toll, refusal.reason)
-        else:
-            return {**message, "headers": _with_receipt(message.get("headers", []), receipt)}
-        response = await answer(HTTPConnection(scope), refusal)
-        await response(scope, receive, send)
-        raise _Withheld from refusal
+            await self.app(scope, exchange.receive, exchange.send)
+        except Withheld:
+            pass
+        finally:
+            if visit.toll is not None:
+                await exchange.close()
 
 
-async def _void(visit: Visit, why: str) -> None:
-    if visit.toll is not None and visit.toll.is_open:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CAPTURE_SECONDS):
-            await visit.engine.void(visit.toll, why)
+def _is_success(message: Message, engine: Engine) -> bool:
+    if message["type"] == "http.response.start":
+        return engine.succeeded(message["status"])
+    return bool(message["type"] == "websocket.accept")
 
 
 def _with_receipt(headers: Any, receipt: Receipt) -> list[tuple[bytes, bytes]]:

@@ -9,7 +9,7 @@ Pure. Everything that affects the life-cycle is in the table below.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi_tollbooth.errors import TollboothError
 from fastapi_tollbooth.money import Money
@@ -41,8 +41,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """What one request costs, and what the answer may depend on."""
 
     price: Money

@@ -1,13 +1,15 @@
 """Tollbooth, the engine that all priced routes of an application share: price, credential, ledger, or 402."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, FastAPI
+import anyio
+from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
+from starlette.types import Lifespan
 
 from fastapi_tollbooth.access import client_of
 from fastapi_tollbooth.errors import (
@@ -34,6 +36,9 @@ from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import SettlementLayer
 from fastapi_tollbooth.toll import Event, Quote, Toll, free_toll
 
+T = TypeVar("T")
+
+SETTLEMENT_SECONDS = 60.0
 DEVELOPMENT_RATE = Rate.parse("100000")
 
 _NO_CREDENTIAL = CredentialRefused("payment_required", "Pay one of the offers and send the credential that it buys.")
@@ -62,7 +67,7 @@ class Tollbooth:
         """The development Lightning node; None in production."""
         if self.settings.environment == "production":
             return None
-        return DevNode(self.keys, self.ledger, self.settings.environment)
+        return DevNode(self.keys, self.ledger, self.settings.environment, self.ledger.side_file("devnode"))
 
     @cached_property
     def rails(self) -> tuple[Rail[Any], ...]:
@@ -99,17 +104,21 @@ class Tollbooth:
         app.state.tollbooth = self
         app.user_middleware.append(Middleware(SettlementLayer, engine=self))
         app.exception_handlers.setdefault(Refusal, refusal_handler)
-        app.include_router(APIRouter(lifespan=self._lifespan))
+        app.router.lifespan_context = self._lifespan_around(app.router.lifespan_context)
         if self.dev_node is not None and self._given_rails is None:
             app.router.routes.extend(dev_routes(self.dev_node))
         document(app, rails)
 
-    @asynccontextmanager
-    async def _lifespan(self, _app: Any) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            await self.close()
+    def _lifespan_around(self, original: Lifespan[Any]) -> Lifespan[Any]:
+        @asynccontextmanager
+        async def lifespan(app: Any) -> AsyncIterator[Any]:
+            async with original(app) as state:
+                try:
+                    yield state
+                finally:
+                    await self.close()
+
+        return lifespan
 
     async def close(self) -> None:
         """Write what the ledger still has to write, and let go of its database."""
@@ -144,6 +153,10 @@ class Tollbooth:
             authorization=authorization.state,
         )
 
+    def free(self, price: RoutePrice, connection: HTTPConnection) -> Toll:
+        """The toll of a request that is never charged, such as a CORS preflight."""
+        return free_toll(self.quote(price, connection))
+
     async def refuse_unpaid(self, price: RoutePrice, connection: HTTPConnection) -> None:
         """Refuse a request that brings no credential, from its head alone.
 
@@ -158,29 +171,29 @@ class Tollbooth:
         """Earn the money of a toll whose request succeeded. Doing it again changes nothing.
 
         Raises:
-            Refusal: the money did not come, or whether it came is unknown. The response must be withheld.
+            PaymentRequired: the money did not come; the toll is void and the response must be withheld.
+            Unavailable: whether it came is unknown; the toll stays open and the response must be withheld.
         """
         rail = self._rail_of(toll)
         if rail is None or not toll.is_open:
             return Receipt()
         try:
-            receipt = await rail.capture(toll)
+            settlement = rail.capture(toll)
+            receipt = await (_guarded(settlement) if rail.settles_elsewhere else settlement)
         except CredentialRefused as refused:
-            raise PaymentRequired(
-                refused.reason,
-                refused.detail,
-                members={"price": str(toll.price), **refused.members},
-            ) from refused
+            await self.void(toll)
+            members = {"price": str(toll.price), **refused.members}
+            raise PaymentRequired(refused.reason, refused.detail, members=members) from refused
         toll.advance(Event.CAPTURE)
         return receipt
 
-    async def void(self, toll: Toll, why: str) -> None:
+    async def void(self, toll: Toll) -> None:
         """Give the money of a toll back: its request did not succeed. Doing it again changes nothing."""
         rail = self._rail_of(toll)
-        if rail is None or not toll.is_open:
-            return
-        await rail.void(toll)
-        toll.advance(Event.VOID)
+        if rail is not None and toll.is_open:
+            settlement = rail.void(toll)
+            await (_guarded(settlement) if rail.settles_elsewhere else settlement)
+            toll.advance(Event.VOID)
 
     def succeeded(self, status: int) -> bool:
         """Whether a response with this status is what the caller pays for. Override to decide otherwise."""
@@ -218,4 +231,16 @@ class Tollbooth:
         return PaymentRequired(why.reason, detail, headers=headers, members=members)
 
     def _rail_of(self, toll: Toll) -> Rail[Any] | None:
-        return next((rail for rail in self.rails if rail.name == toll.rail), None)
+        for rail in self.rails:
+            if rail.name == toll.rail:
+                return rail
+        return None
+
+
+async def _guarded(settlement: Coroutine[Any, Any, T]) -> T:
+    """Settle although the request may be cancelled, within a bounded time."""
+    with anyio.move_on_after(SETTLEMENT_SECONDS, shield=True):
+        return await settlement
+    raise Unavailable(
+        "settlement_unknown", "The payment could not be settled in time. Do not pay again: send the same request."
+    )

@@ -17,30 +17,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal, NamedTuple
 
 from fastapi_tollbooth.money import MAX_AMOUNT, Asset, Money
 
+Kind = Literal["fund", "charge"]
+"""Why money moved."""
 
-class Kind(StrEnum):
-    """Why money moved."""
+Phase = Literal["pending", "post", "void"]
+"""What a transfer does to the balances: promise, settle (a promise, where there was one), or take a promise back."""
 
-    FUND = "fund"
-    CHARGE = "charge"
-
-
-class Phase(StrEnum):
-    """What a transfer does to the balances: promise, settle a promise, or take it back."""
-
-    PENDING = "pending"
-    POST = "post"
-    VOID = "void"
-
-
-class AccountKind(StrEnum):
-    """Payers may not fall below zero. Books are the service's own side: money received and money earned."""
-
-    PAYER = "payer"
-    BOOK = "book"
+AccountKind = Literal["payer", "book"]
+"""Payers may not fall below zero. Books are the service's own side: money received and money earned."""
 
 
 @dataclass(slots=True)
@@ -67,9 +55,8 @@ class Account:
         return Money(self.available, self.asset)
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """One row of the append-only journal."""
+class Transfer(NamedTuple):
+    """One row of the append-only journal, written at its book's ``now``."""
 
     id: int
     debit_account_id: int
@@ -79,7 +66,6 @@ class Transfer:
     phase: Phase
     pending_id: int | None
     route: str | None
-    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +81,8 @@ class Payment:
     rate: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A pending transfer as the store found it."""
+class Pending(NamedTuple):
+    """A pending transfer, and how it was resolved if it was."""
 
     transfer: Transfer
     resolved_by: Phase | None = None
@@ -116,8 +101,7 @@ class Fund:
     expires_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Authorize:
+class Authorize(NamedTuple):
     """Promise ``amount`` of an account, named by id or key, to the toll of one request."""
 
     account: int | str
@@ -125,8 +109,7 @@ class Authorize:
     route: str
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
+class Capture(NamedTuple):
     """Post what a toll used, all of it when ``amount`` is None, and return the rest. Doing it again changes nothing."""
 
     account: int
@@ -134,8 +117,7 @@ class Capture:
     amount: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Void:
+class Void(NamedTuple):
     """Return all that was promised to a toll. Doing it again, or after a capture, changes nothing."""
 
     account: int
@@ -148,8 +130,7 @@ Operation = Fund | Authorize | Capture | Void
 # ── outcomes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Funded:
+class Funded(NamedTuple):
     """The account holds the payment's money; ``new`` says whether this operation put it there."""
 
     account_id: int
@@ -157,8 +138,7 @@ class Funded:
     new: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Authorized:
+class Authorized(NamedTuple):
     """The promise stands. ``balance`` is what is left to spend after it."""
 
     toll: int
@@ -166,12 +146,10 @@ class Authorized:
     balance: Money
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(NamedTuple):
     """The pending transfer is resolved; ``phase`` says how, by this operation or an earlier one."""
 
     phase: Phase
-    balance: Money
 
 
 class Reason(StrEnum):
@@ -186,8 +164,7 @@ class Reason(StrEnum):
     TOO_LARGE = "amount_too_large"
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """Nothing changed. ``balance`` is what the account can spend, where there is one."""
 
     reason: Reason
@@ -263,15 +240,13 @@ def keys_of(operation: Operation) -> tuple[str, ...]:
 
 def apply(book: Book, operation: Operation) -> Outcome:
     """Run one operation by the rules of this module. A refused operation leaves the book as it was."""
-    match operation:
-        case Fund():
-            return _fund(book, operation)
-        case Authorize():
-            return _authorize(book, operation)
-        case Capture():
-            return _resolve(book, operation.account, operation.toll, Phase.POST, operation.amount)
-        case Void():
-            return _resolve(book, operation.account, operation.toll, Phase.VOID, 0)
+    if isinstance(operation, Authorize):
+        return _authorize(book, operation)
+    if isinstance(operation, Capture):
+        return _resolve(book, operation.account, operation.toll, "post", operation.amount)
+    if isinstance(operation, Void):
+        return _resolve(book, operation.account, operation.toll, "void", 0)
+    return _fund(book, operation)
 
 
 def _fund(book: Book, operation: Fund) -> Outcome:
@@ -283,13 +258,13 @@ def _fund(book: Book, operation: Fund) -> Outcome:
         if known is None:
             return Refused(Reason.UNKNOWN_ACCOUNT)
         return Funded(known.id, known.balance, new=False)
-    source = book.open(source_key(payment.rail, credit.asset), AccountKind.BOOK, credit.asset)
+    source = book.open(source_key(payment.rail, credit.asset), "book", credit.asset)
     if (known.posted if known else 0) + credit.amount > MAX_AMOUNT or source.posted - credit.amount < -MAX_AMOUNT:
         return Refused(Reason.TOO_LARGE, known.balance if known else None)
-    account = book.open(operation.account, AccountKind.PAYER, credit.asset, operation.expires_at)
+    account = book.open(operation.account, "payer", credit.asset, operation.expires_at)
     source.posted -= credit.amount
     account.posted += credit.amount
-    _journal(book, source.id, account.id, credit.amount, Kind.FUND, Phase.POST)
+    _journal(book, source.id, account.id, credit.amount, "fund", "post")
     book.spent.add(payment.spend_key)
     book.payments.append((payment, account.id))
     return Funded(account.id, account.balance, new=True)
@@ -297,7 +272,7 @@ def _fund(book: Book, operation: Fund) -> Outcome:
 
 def _authorize(book: Book, operation: Authorize) -> Outcome:
     account = book.find(operation.account)
-    if account is None or account.kind is not AccountKind.PAYER:
+    if account is None or account.kind != "payer":
         return Refused(Reason.UNKNOWN_ACCOUNT)
     if account.revoked:
         return Refused(Reason.REVOKED)
@@ -307,11 +282,9 @@ def _authorize(book: Book, operation: Authorize) -> Outcome:
         return Refused(Reason.WRONG_ASSET, account.balance)
     if account.available < operation.amount.amount:
         return Refused(Reason.INSUFFICIENT, account.balance)
-    revenue = book.open(revenue_key(account.asset), AccountKind.BOOK, account.asset)
+    revenue = book.open(revenue_key(account.asset), "book", account.asset)
     account.pending += operation.amount.amount
-    toll = _journal(
-        book, account.id, revenue.id, operation.amount.amount, Kind.CHARGE, Phase.PENDING, route=operation.route
-    )
+    toll = _journal(book, account.id, revenue.id, operation.amount.amount, "charge", "pending", route=operation.route)
     book.pendings[toll.id] = Pending(toll)
     return Authorized(toll.id, account.id, account.balance)
 
@@ -321,7 +294,7 @@ def _resolve(book: Book, account_id: int, toll_id: int, phase: Phase, amount: in
     if account is None or pending is None or pending.transfer.debit_account_id != account_id:
         return Refused(Reason.UNKNOWN_TOLL)
     if pending.resolved_by is not None:
-        return Resolved(pending.resolved_by, account.balance)
+        return Resolved(pending.resolved_by)
     held = pending.transfer.amount
     posted = held if amount is None else amount
     if posted > held:
@@ -335,13 +308,13 @@ def _resolve(book: Book, account_id: int, toll_id: int, phase: Phase, amount: in
         account_id,
         pending.transfer.credit_account_id,
         posted,
-        Kind.CHARGE,
+        "charge",
         phase,
         pending_id=toll_id,
         route=pending.transfer.route,
     )
     book.pendings[toll_id] = Pending(pending.transfer, resolved_by=phase)
-    return Resolved(phase, account.balance)
+    return Resolved(phase)
 
 
 def _journal(
@@ -355,6 +328,6 @@ def _journal(
     pending_id: int | None = None,
     route: str | None = None,
 ) -> Transfer:
-    transfer = Transfer(book.allocate_id(), debit, credit, amount, kind, phase, pending_id, route, book.now)
+    transfer = Transfer(book.allocate_id(), debit, credit, amount, kind, phase, pending_id, route)
     book.transfers.append(transfer)
     return transfer

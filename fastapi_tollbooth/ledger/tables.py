@@ -93,15 +93,6 @@ class PaymentRow(TollboothTable, table=True):
     created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
 
 
-class SequenceRow(TollboothTable, table=True):
-    """The next id of accounts and transfers, taken under a lock so that ids follow the order of commits."""
-
-    __tablename__ = "tollbooth_sequence"
-
-    name: str = Field(sa_type=AutoString, primary_key=True)
-    next_id: int = Field(sa_type=BigInteger)
-
-
 class DevInvoiceRow(TollboothTable, table=True):
     """An invoice of the development node that was paid; shared by all workers of the service."""
 

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -85,7 +86,13 @@ class Ledger:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Outcome]] = loop.create_future()
         self._put(_Apply(operations, future, loop))
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # Cancelled after the answer came and before it was taken: what it promised must be taken back.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._take_back(future.result())
+            raise
 
     def apply_later(self, operation: Operation) -> None:
         """Run one idempotent operation in a later batch, again and again until it is durable."""
@@ -106,6 +113,11 @@ class Ledger:
             Unavailable: the database did not answer.
         """
         return await self._work(lambda: self._store.execute(work))
+
+    def side_file(self, suffix: str) -> Path | None:
+        """A file beside the database, for what workers on one machine share; None when the database is not a file."""
+        path = self._store.path
+        return None if path is None else path.with_name(f"{path.name}.{suffix}")
 
     async def close(self) -> None:
         """Write everything that is queued and stop the thread."""

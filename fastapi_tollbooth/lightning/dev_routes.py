@@ -4,13 +4,22 @@ import json
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from fastapi_tollbooth.errors import Unavailable
 from fastapi_tollbooth.lightning.dev import CannotPay, DevNode
 from fastapi_tollbooth.responses import refusal_response
 
 MAX_BODY = 16_384
+PAY_PATH = "/tollbooth/dev/pay"
+
+
+class _ExactRoute(Route):
+    """A route without parameters, which stands before the application's own and must not slow them down."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return super().matches(scope) if scope["path"].endswith(self.path) else (Match.NONE, {})
 
 
 def dev_routes(node: DevNode) -> list[Route]:
@@ -37,7 +46,7 @@ def dev_routes(node: DevNode) -> list[Route]:
             return refusal_response(request, refusal)
         return JSONResponse({"payment_hash": paid.payment_hash, "preimage": paid.preimage}, headers=_NO_STORE)
 
-    return [Route("/tollbooth/dev/pay", pay, methods=["POST"], include_in_schema=False)]
+    return [_ExactRoute(PAY_PATH, pay, methods=["POST"], include_in_schema=False)]
 
 
 _NO_STORE = {"Cache-Control": "no-store"}

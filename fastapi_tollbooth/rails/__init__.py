@@ -1,8 +1,8 @@
 """A rail is a way for money to reach the service: it makes challenges and turns credentials into tolls."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from fastapi_tollbooth.errors import HeaderLines
 from fastapi_tollbooth.money import Money
@@ -20,19 +20,17 @@ class Challenge:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Authorization:
-    """Money that is promised to one toll. ``state`` is the rail's own."""
+class Authorization(NamedTuple):
+    """Money that is promised to one toll. ``state`` is what the rail needs to settle it; no secrets."""
 
     toll_id: str
     amount: Money
     balance: Money | None
     payer: str
-    state: Any = field(default=None, repr=False)
+    state: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What a paid answer carries."""
 
     headers: HeaderLines = ()
@@ -45,6 +43,8 @@ class Rail(Protocol[CredentialT]):
     """The public extension point for ways of paying."""
 
     name: str
+    settles_elsewhere: bool
+    """Whether `capture` waits for somebody outside, so that it has to be guarded against cancellation and silence."""
 
     def credential(self, headers: RawHeaders) -> CredentialT | None:
         """This rail's credential among a request's headers, unchecked; None when there is none. No I/O."""

@@ -12,6 +12,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from fastapi_tollbooth.bounded import Bounded
@@ -53,10 +54,11 @@ _CREDENTIAL = re.compile(rb"(?:(?:L402|LSAT) +)+([A-Za-z0-9+/=_,-]+) *: *([0-9a-
 _HEX = re.compile(rb"(?:[0-9a-f]{2})+", re.IGNORECASE)
 _SCHEMES = (b"l402", b"lsat")
 _HEX_HEADERS = (b"macaroon", b"grpc-metadata-macaroon")
+_HEADERS = (b"authorization", *_HEX_HEADERS)
 _POLL_SECONDS = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class L402Credential:
     """The header lines that carry an L402 credential, as they came."""
 
@@ -101,6 +103,7 @@ class L402Rail:
     """Prepaid credit over Lightning. Implements `Rail`."""
 
     name = "l402"
+    settles_elsewhere = False
 
     def __init__(
         self,
@@ -121,12 +124,12 @@ class L402Rail:
 
     def credential(self, headers: RawHeaders) -> L402Credential | None:
         """Every header form that L402 clients are known to send; other schemes of Authorization are not ours."""
-        lines = tuple(
+        lines = [
             (name, value)
             for name, value in headers
-            if (name == b"authorization" and value.lstrip()[:4].lower() in _SCHEMES) or name in _HEX_HEADERS
-        )
-        return L402Credential(lines) if lines else None
+            if name in _HEADERS and (name in _HEX_HEADERS or value.lstrip()[:4].lower() in _SCHEMES)
+        ]
+        return L402Credential(tuple(lines)) if lines else None
 
     # ── the challenge ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -292,6 +295,7 @@ class L402Rail:
         }
 
 
+@lru_cache(maxsize=1_024)
 def purchase(top_up: int | Money, price: Money, rate: Rate | None) -> tuple[Money, int]:
     """What one payment buys at this price, and the whole satoshis, as msat, that it costs.
 
