@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fastapi_tollbooth.errors import ConfigurationError
@@ -20,8 +20,10 @@ def _top_up(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else _text(value, Money.parse)
 
 
-def _price(value: Any) -> Any:
-    return _text(value, Money.parse)
+def _something(value: int | Money) -> int | Money:
+    if (value.amount if isinstance(value, Money) else value) < 1:
+        raise ValueError("a payment must buy something: at least one request, or an amount above zero")
+    return value
 
 
 def _text(value: Any, parse: Any) -> Any:
@@ -48,7 +50,7 @@ class TollboothSettings(BaseSettings):
     service: str = Field(default="tollbooth", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     """The name that credentials are bound to; services with different names do not accept each other's."""
 
-    top_up: Annotated[int | Money, NoDecode, BeforeValidator(_top_up)] = 1
+    top_up: Annotated[int | Money, NoDecode, BeforeValidator(_top_up), AfterValidator(_something)] = 1
     """What one Lightning payment buys: an amount such as ``$1``, or a count of requests at the price asked."""
 
     btc_usd: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = None

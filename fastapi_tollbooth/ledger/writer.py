@@ -28,6 +28,7 @@ T = TypeVar("T")
 BATCH = 512
 RETRY_SECONDS = 0.5
 _ATTEMPTS = 3
+_DATABASE_ERRORS = (SQLAlchemyError, OSError)
 
 
 @dataclass(slots=True)
@@ -179,9 +180,13 @@ class Ledger:
         groups: list[Sequence[Operation]] = [*((operation,) for operation in owed), *(job.operations for job in asked)]
         try:
             outcomes = self._transact(groups)
-        except SQLAlchemyError as error:
+        except _DATABASE_ERRORS as error:
             logger.error("the ledger could not write %d operations: %s", len(groups), type(error).__name__)
             return [(job.loop, job.future, ledger_unavailable()) for job in asked], owed
+        except Exception:
+            # A defect of ours. Nothing was committed; what was owed stays pending, which the sweeper voids.
+            logger.exception("the ledger failed on a batch of %d operations", len(groups))
+            return [(job.loop, job.future, ledger_unavailable()) for job in asked], []
         results = outcomes[len(owed) :]
         return [(job.loop, job.future, result) for job, result in zip(asked, results, strict=True)], []
 
@@ -197,7 +202,7 @@ class Ledger:
     def _run_work(self, job: _Work) -> _Wake:
         try:
             return job.loop, job.future, job.work()
-        except SQLAlchemyError as error:
+        except _DATABASE_ERRORS as error:
             logger.error("the ledger's database did not answer: %s", type(error).__name__)
             return job.loop, job.future, ledger_unavailable()
         except Exception as error:  # noqa: BLE001 - the caller's own exception belongs to the caller

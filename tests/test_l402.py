@@ -1,0 +1,435 @@
+"""The L402 rail: what a payment buys, what is offered, and every way in which a credential is presented."""
+
+import asyncio
+import base64
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pymacaroons.serializers import BinarySerializer
+
+from fastapi_tollbooth import Asset, Money, TollboothSettings
+from fastapi_tollbooth.errors import AmbiguousRequest, CredentialRefused, RailUnavailable, Unavailable
+from fastapi_tollbooth.keys import KeyRing
+from fastapi_tollbooth.ledger.book import Authorized
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.lightning import Invoice, InvoiceState, InvoiceStatus, LightningUnavailable
+from fastapi_tollbooth.money import Rate
+from fastapi_tollbooth.rails import Challenge, RawHeaders
+from fastapi_tollbooth.rails.l402 import L402Credential, L402Rail, parse, purchase
+from fastapi_tollbooth.rails.macaroon import Identifier, mint
+from fastapi_tollbooth.toll import Quote
+
+RING = KeyRing((b"n" * 32,))
+RATE = Rate.parse("100000")
+CENT = Money.parse("$0.01")
+PREIMAGE = b"p" * 32
+
+
+@dataclass
+class PaperNode:
+    """A node on paper: every invoice has the same preimage, and what it says of them is up to the test."""
+
+    state: InvoiceState = InvoiceState.SETTLED
+    down: bool = False
+    recheck_seconds: float = 60.0
+    invoices: list[int] = field(default_factory=list)
+    lookups: int = 0
+
+    async def create_invoice(self, amount_msat: int, description: str, expiry_seconds: int) -> Invoice:
+        if self.down:
+            raise LightningUnavailable("down")
+        self.invoices.append(amount_msat)
+        await asyncio.sleep(0)
+        payment_hash = hashlib.sha256(PREIMAGE if len(self.invoices) == 1 else bytes([len(self.invoices)])).digest()
+        return Invoice(
+            payment_hash, f"lnbcrt{len(self.invoices)}", amount_msat, datetime.now(UTC) + timedelta(minutes=10)
+        )
+
+    async def lookup(self, payment_hash: bytes) -> InvoiceStatus:
+        self.lookups += 1
+        if self.down:
+            raise LightningUnavailable("down")
+        return InvoiceStatus(self.state, 123_000)
+
+
+@dataclass
+class Setup:
+    rail: L402Rail
+    node: PaperNode
+    ledger: Ledger
+    settings: TollboothSettings
+
+    async def offer(
+        self, price: Money = CENT, client: str = "client", presented: L402Credential | None = None
+    ) -> Challenge:
+        return await self.rail.challenge(Quote(price, "/weather", client), presented)
+
+    def again(self) -> L402Rail:
+        """The same service after a restart: nothing in memory."""
+        return L402Rail(self.settings, RING, self.ledger, self.node, RATE)
+
+
+@pytest.fixture
+async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
+    settings = TollboothSettings(
+        _env_file=None, database_url=f"sqlite:///{tmp_path}/t.db", top_up=3, settlement_wait=0.05, service="svc"
+    )
+    ledger, node = Ledger(settings.database_url), PaperNode()
+    yield Setup(L402Rail(settings, RING, ledger, node, RATE), node, ledger, settings)
+    await ledger.close()
+
+
+def credential(macaroon: str, preimage: bytes = PREIMAGE, scheme: str = "L402") -> L402Credential:
+    return L402Credential(((b"authorization", f"{scheme} {macaroon}:{preimage.hex()}".encode()),))
+
+
+def quote(price: Money = CENT) -> Quote:
+    return Quote(price, "/weather", "client")
+
+
+def minted(*caveats: str, credit: Money | None = None) -> str:
+    identifier = Identifier.new(hashlib.sha256(PREIMAGE).digest(), credit or CENT * 3, RATE, RING.newest)
+    return mint(RING, identifier, "svc", list(caveats))
+
+
+FUTURE = int(time.time()) + 1_000
+GOOD = ("services=svc:0", f"svc_valid_until={FUTURE}")
+
+
+# ── what a payment buys ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("top_up", "price", "credit", "sats"),
+    [
+        (1, "$0.01", "$0.01", 10),
+        (10, "$0.01", "$0.10", 100),
+        (10, "21 sat", "210 sat", 210),
+        (1, "$0.0001", "$0.001", 1),  # one satoshi is the least that can be paid, and is worth ten such requests
+        (1, "500 msat", "1 sat", 1),
+        (3, "500 msat", "2 sat", 2),
+        ("$1", "$0.01", "$1.00", 1_000),
+        ("$1", "$5", "$5.00", 5_000),
+        ("1000 sat", "$0.01", "1000 sat", 1_000),
+        ("1 sat", "$0.01", "$0.01", 10),
+    ],
+)
+def test_what_one_payment_buys(top_up: int | str, price: str, credit: str, sats: int) -> None:
+    bought = Money.parse(top_up) if isinstance(top_up, str) else top_up
+    assert purchase(bought, Money.parse(price), RATE) == (Money.parse(credit), sats * 1_000)
+
+
+@given(
+    st.integers(1, 1_000) | st.builds(Money, st.integers(1, 10**9), st.sampled_from(Asset)),
+    st.builds(Money, st.integers(1, 10**9), st.sampled_from(Asset)),
+    st.builds(Rate, st.integers(10**9, 10**12)),
+)
+def test_a_payment_covers_the_request_and_what_it_credits(top_up: int | Money, price: Money, rate: Rate) -> None:
+    credit, msat = purchase(top_up, price, rate)
+    assert msat >= 1_000
+    assert msat % 1_000 == 0
+    assert rate.convert_up(price, credit.asset) <= credit
+    assert rate.convert_up(credit, Asset.BTC).amount <= msat
+    if isinstance(top_up, int):
+        assert credit.amount >= price.amount * top_up
+        assert credit.amount % price.amount == 0
+
+
+def test_dollars_need_a_rate() -> None:
+    assert purchase(2, Money.parse("21 sat"), None) == (Money.parse("42 sat"), 42_000)
+    for top_up, price in ((1, "$0.01"), (Money.parse("$1"), "21 sat")):
+        with pytest.raises(RailUnavailable, match="rate"):
+            purchase(top_up, Money.parse(price), None)
+
+
+# ── the challenge ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.anyio
+async def test_the_challenge_has_the_form_that_every_client_reads(setup: Setup) -> None:
+    challenge = await setup.offer()
+    macaroon, invoice = challenge.members["macaroon"], challenge.members["invoice"]
+    assert challenge.headers == (("WWW-Authenticate", f'L402 macaroon="{macaroon}", invoice="{invoice}"'),)
+    assert base64.b64encode(base64.b64decode(macaroon, validate=True)).decode() == macaroon
+    assert challenge.members["amountSats"] == 30
+    assert challenge.members["paymentHash"] == hashlib.sha256(PREIMAGE).hexdigest()
+    assert challenge.members["expiresAt"].endswith("Z")
+    bought = challenge.members["credential"]
+    assert (bought["reusable"], bought["credit"], bought["requests"]) == (True, "$0.03", 3)
+
+
+@pytest.mark.anyio
+async def test_an_unpaid_challenge_writes_nothing(setup: Setup, tmp_path: Path) -> None:
+    await setup.offer()
+    assert not (tmp_path / "t.db").exists()
+
+
+@pytest.mark.anyio
+async def test_a_challenge_is_offered_again_to_the_same_client_only(setup: Setup) -> None:
+    first = await setup.offer()
+    assert await setup.offer() is first
+    assert await setup.offer(client="another") is not first
+    assert await setup.offer(price=CENT * 2) is not first
+    assert len(setup.node.invoices) == 3
+
+
+@pytest.mark.anyio
+async def test_a_crowd_of_unpaid_requests_makes_one_invoice(setup: Setup) -> None:
+    offers = await asyncio.gather(*(setup.offer() for _ in range(100)))
+    assert len(setup.node.invoices) == 1
+    assert len({id(offer) for offer in offers}) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("state", [InvoiceState.SETTLED, InvoiceState.EXPIRED, InvoiceState.FAILED])
+async def test_an_invoice_that_can_no_longer_be_paid_is_not_offered_again(setup: Setup, state: InvoiceState) -> None:
+    setup.node.recheck_seconds = 0
+    setup.node.state = InvoiceState.PENDING
+    first = await setup.offer()
+    assert await setup.offer() is first
+    setup.node.state = state
+    assert await setup.offer() is not first
+
+
+@pytest.mark.anyio
+async def test_the_offer_behind_a_used_credential_is_not_made_again(setup: Setup) -> None:
+    offer = await setup.offer()
+    used = credential(offer.members["macaroon"])
+    assert await setup.offer(presented=used) is not offer
+
+
+@pytest.mark.anyio
+async def test_a_dead_node_takes_the_rail_out_of_the_challenge(setup: Setup) -> None:
+    setup.node.down = True
+    with pytest.raises(RailUnavailable):
+        await setup.offer()
+
+
+# ── presenting a credential ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def forms(macaroon: str) -> list[RawHeaders]:
+    raw = base64.b64decode(macaroon)
+    held = BinarySerializer().deserialize_raw(raw)
+    held.add_first_party_caveat(f"preimage={PREIMAGE.hex()}")
+    in_hex = bytes(BinarySerializer().serialize_raw(held)).hex().encode()
+    urlsafe = base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    narrowed = base64.b64encode(bytes(BinarySerializer().serialize_raw(held))).decode()
+    authorization = [
+        f"L402 {macaroon}:{PREIMAGE.hex()}",
+        f"LSAT {macaroon}:{PREIMAGE.hex()}",
+        f"l402 {macaroon}:{PREIMAGE.hex().upper()}",
+        f"L402 L402 {macaroon}:{PREIMAGE.hex()}",
+        f"  L402   {macaroon}:{PREIMAGE.hex()}  ",
+        f"L402 {urlsafe}:{PREIMAGE.hex()}",
+        f"L402 {narrowed}:{PREIMAGE.hex()}",
+        f"L402 {minted(*GOOD).replace('=', '')},{macaroon}:{PREIMAGE.hex()}",
+    ]
+    return [
+        *([(b"authorization", line.encode())] for line in authorization),
+        [(b"authorization", authorization[1].encode()), (b"authorization", authorization[0].encode())],
+        [(b"authorization", b"Basic abc"), (b"authorization", authorization[0].encode())],
+        [(b"authorization", b"L402 broken"), (b"authorization", authorization[0].encode())],
+        [(b"macaroon", in_hex)],
+        [(b"grpc-metadata-macaroon", in_hex.upper())],
+    ]
+
+
+@pytest.mark.anyio
+async def test_every_known_form_of_the_header_is_accepted(setup: Setup) -> None:
+    macaroon = minted(*GOOD, credit=CENT * 100)
+    for headers in forms(macaroon):
+        found = setup.rail.credential([(b"host", b"x"), *headers])
+        assert found is not None
+        authorization = await setup.rail.authorize(found, quote())
+        assert authorization.payer == "l402:" + hashlib.sha256(PREIMAGE).hexdigest()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("line", [b"Bearer abc", b"Basic abc", b"", b"Payment x", b"L40"])
+async def test_other_schemes_are_not_ours(setup: Setup, line: bytes) -> None:
+    assert setup.rail.credential([(b"authorization", line)]) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "L402",
+        "L402 ",
+        "L402 :",
+        "L402 abc",
+        "L402 abc:def",
+        f"L402 :{'0' * 64}",
+        f"L402 ,:{'0' * 64}",
+        f"L402 abc:{'0' * 63}",
+        f"L402 abc:{'g' * 64}",
+        f"L402 abc:{'0' * 66}",
+        f"L402 {'A' * 5000}:{'0' * 64}",
+        f"L402 {'AAAA,' * 9}AAAA:{'0' * 64}",
+        f"L402 ab c:{'0' * 64}",
+        f"L402abc:{'0' * 64}",
+        "L402 macaroon=x, preimage=y",
+    ],
+)
+def test_unreadable_credentials_are_refused(line: str) -> None:
+    with pytest.raises(CredentialRefused) as refused:
+        parse(L402Credential(((b"authorization", line.encode()),)))
+    assert refused.value.reason == "malformed_credential"
+
+
+@pytest.mark.parametrize("line", [b"zz", b"0", b"02" * 3_000, b"02"])
+def test_unreadable_hex_credentials_are_refused(line: bytes) -> None:
+    with pytest.raises(CredentialRefused):
+        parse(L402Credential(((b"macaroon", line),)))
+
+
+def test_two_different_credentials_are_ambiguous() -> None:
+    lines = tuple(
+        (b"authorization", f"L402 {minted(*GOOD)}:{preimage.hex()}".encode()) for preimage in (PREIMAGE, b"q" * 32)
+    )
+    with pytest.raises(AmbiguousRequest):
+        parse(L402Credential(lines))
+
+
+def test_a_credential_is_not_shown() -> None:
+    assert PREIMAGE.hex() not in repr(credential(minted(*GOOD)))
+
+
+async def refusal(setup: Setup, macaroon: str, preimage: bytes = PREIMAGE) -> str:
+    with pytest.raises(CredentialRefused) as refused:
+        await setup.rail.authorize(credential(macaroon, preimage), quote())
+    assert setup.node.lookups == 0, "a bad credential must not reach the node"
+    return refused.value.reason
+
+
+@pytest.mark.anyio
+async def test_a_bad_credential_is_refused_with_its_reason_and_reaches_nobody(setup: Setup, tmp_path: Path) -> None:
+    stranger = KeyRing((b"s" * 32,))
+    foreign = mint(
+        stranger, Identifier.new(hashlib.sha256(PREIMAGE).digest(), CENT, None, stranger.newest), "svc", list(GOOD)
+    )
+    assert await refusal(setup, foreign) == "invalid_signature"
+    assert await refusal(setup, minted(*GOOD), b"q" * 32) == "wrong_preimage"
+    assert await refusal(setup, minted("services=other:0", GOOD[1])) == "wrong_service"
+    assert await refusal(setup, minted(*GOOD, "services=other:0")) == "wrong_service"
+    assert await refusal(setup, minted(GOOD[1])) == "wrong_service"
+    assert await refusal(setup, minted(GOOD[0])) == "malformed_credential"
+    assert await refusal(setup, minted(GOOD[0], "svc_valid_until=soon")) == "malformed_credential"
+    assert await refusal(setup, minted(GOOD[0], "svc_valid_until=1")) == "credential_expired"
+    assert await refusal(setup, minted(*GOOD, "svc_valid_until=1")) == "credential_expired"
+    assert not (tmp_path / "t.db").exists()
+
+
+@pytest.mark.anyio
+async def test_a_later_looser_expiry_does_not_extend(setup: Setup) -> None:
+    assert (
+        await refusal(setup, minted(GOOD[0], "svc_valid_until=1", f"svc_valid_until={FUTURE}")) == "credential_expired"
+    )
+
+
+@pytest.mark.anyio
+async def test_unknown_caveats_are_skipped_and_money_in_caveats_means_nothing(setup: Setup) -> None:
+    macaroon = minted(*GOOD, "colour=blue", "credit=$1000000", "svc_capabilities=all", "nonsense")
+    authorization = await setup.rail.authorize(credential(macaroon), quote())
+    assert authorization.balance == CENT * 2
+
+
+# ── the account behind it ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.anyio
+async def test_credit_is_spent_down_and_then_refused(setup: Setup) -> None:
+    presented = credential(minted(*GOOD))
+    left = [(await setup.rail.authorize(presented, quote())).balance for _ in range(3)]
+    assert left == [CENT * 2, CENT, CENT * 0]
+    with pytest.raises(CredentialRefused) as refused:
+        await setup.rail.authorize(presented, quote())
+    assert refused.value.reason == "insufficient_credit"
+    assert refused.value.members == {"balance": "$0.00"}
+    assert setup.node.lookups == 1
+
+
+@pytest.mark.anyio
+async def test_after_a_restart_the_ledger_remembers_and_the_node_is_not_asked(setup: Setup) -> None:
+    presented = credential(minted(*GOOD))
+    await setup.rail.authorize(presented, quote())
+    setup.node.down = True
+    authorization = await setup.again().authorize(presented, quote())
+    assert authorization.balance == CENT
+
+
+@pytest.mark.anyio
+async def test_one_payment_funds_one_account_whatever_the_encoding(setup: Setup) -> None:
+    for headers in forms(minted(*GOOD, credit=CENT * 2))[:2]:
+        found = setup.again().credential(headers)
+        assert found is not None
+        await setup.again().authorize(found, quote())
+    with pytest.raises(CredentialRefused, match="credit left"):
+        await setup.again().authorize(credential(minted(*GOOD, credit=CENT * 2), scheme="lsat"), quote())
+
+
+@pytest.mark.anyio
+async def test_first_uses_that_race_fund_once(setup: Setup) -> None:
+    rails = [setup.again() for _ in range(8)]
+    presented = credential(minted(*GOOD))
+    results = await asyncio.gather(*(rail.authorize(presented, quote()) for rail in rails), return_exceptions=True)
+    assert sum(not isinstance(result, BaseException) for result in results) == 3
+
+
+@pytest.mark.anyio
+async def test_a_price_in_another_asset_is_exchanged_and_rounded_up(setup: Setup) -> None:
+    rail = L402Rail(setup.settings, RING, setup.ledger, setup.node, Rate.parse("97123.5"))
+    authorization = await rail.authorize(credential(minted(*GOOD)), quote(Money.parse("100 msat")))
+    assert authorization.amount == Money(98, Asset.USD)
+    assert isinstance(authorization.state, Authorized)
+
+
+@pytest.mark.anyio
+async def test_without_a_rate_credit_in_another_asset_waits(setup: Setup) -> None:
+    rail = L402Rail(setup.settings, RING, setup.ledger, setup.node, None)
+    with pytest.raises(Unavailable) as refused:
+        await rail.authorize(credential(minted(*GOOD)), quote(Money.parse("7 sat")))
+    assert refused.value.reason == "no_exchange_rate"
+
+
+# ── settlement is asked, not assumed ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("state", [InvoiceState.PENDING, InvoiceState.UNKNOWN, None])
+async def test_unknown_is_not_failed(setup: Setup, state: InvoiceState | None) -> None:
+    setup.node.down = state is None
+    setup.node.state = state or InvoiceState.PENDING
+    presented = credential(minted(*GOOD))
+    with pytest.raises(Unavailable) as refused:
+        await setup.rail.authorize(presented, quote())
+    assert refused.value.reason == "settlement_unconfirmed"
+    assert (b"retry-after", b"2") in refused.value.raw_headers
+    setup.node.down, setup.node.state = False, InvoiceState.SETTLED
+    assert (await setup.rail.authorize(presented, quote())).balance == CENT * 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("state", [InvoiceState.EXPIRED, InvoiceState.FAILED])
+async def test_an_invoice_that_was_never_paid_opens_nothing(setup: Setup, state: InvoiceState) -> None:
+    setup.node.state = state
+    with pytest.raises(CredentialRefused) as refused:
+        await setup.rail.authorize(credential(minted(*GOOD)), quote())
+    assert refused.value.reason == "invoice_not_paid"
+
+
+@pytest.mark.anyio
+async def test_a_payer_who_is_faster_than_the_settlement_waits_a_moment(setup: Setup) -> None:
+    setup.node.state = InvoiceState.PENDING
+    setup.settings.settlement_wait = 3
+    waiting = asyncio.create_task(setup.rail.authorize(credential(minted(*GOOD)), quote()))
+    await asyncio.sleep(0.05)
+    setup.node.state = InvoiceState.SETTLED
+    assert (await waiting).balance == CENT * 2

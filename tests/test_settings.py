@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from fastapi_tollbooth import Money, Tollbooth, TollboothSettings
+from fastapi_tollbooth.money import Rate
+
+
+def test_defaults_are_for_a_developer_s_machine() -> None:
+    settings = TollboothSettings(_env_file=None)
+    assert settings.environment == "development"
+    assert settings.database_url == "sqlite:///tollbooth.db"
+    assert settings.top_up == 1
+    assert settings.btc_usd is None
+
+
+def test_variables_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "TOLLBOOTH_DATABASE_URL": "sqlite:///elsewhere.db",
+        "TOLLBOOTH_SECRET": "a" * 32,
+        "TOLLBOOTH_ENVIRONMENT": "production",
+        "TOLLBOOTH_BTC_USD": "97123.5",
+        "TOLLBOOTH_TOP_UP": "$1",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    settings = TollboothSettings(_env_file=None)
+    assert settings.database_url == "sqlite:///elsewhere.db"
+    assert settings.key_ring() == (b"a" * 32,)
+    assert settings.environment == "production"
+    assert settings.btc_usd == Rate.parse("97123.5")
+    assert settings.top_up == Money.parse("$1")
+
+
+def test_variables_are_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text('TOLLBOOTH_TOP_UP=25\nTOLLBOOTH_SERVICE="weather"\nOTHER=1\n')
+    monkeypatch.chdir(tmp_path)
+    settings = Tollbooth().settings
+    assert settings.top_up == 25
+    assert settings.service == "weather"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("10", 10), (3, 3), ("21 sat", Money.parse("21 sat"))])
+def test_a_top_up_is_a_count_or_an_amount(value: object, expected: object) -> None:
+    assert TollboothSettings(_env_file=None, top_up=value).top_up == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("top_up", "ten"),
+        ("top_up", "0"),
+        ("top_up", "$0"),
+        ("top_up", -1),
+        ("btc_usd", "0"),
+        ("btc_usd", "lots"),
+        ("btc_usd", float("nan")),
+        ("environment", "prod"),
+        ("service", "My Service"),
+        ("invoice_expiry", 1),
+    ],
+)
+def test_nonsense_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        TollboothSettings(_env_file=None, **{name: value})
+
+
+def test_numbers_are_rates_too() -> None:
+    assert TollboothSettings(_env_file=None, btc_usd=97_123.5).btc_usd == Rate.parse("97123.5")  # type: ignore[arg-type]
+    assert TollboothSettings(_env_file=None, btc_usd=97_123).btc_usd == Rate.parse("97123")  # type: ignore[arg-type]
+
+
+def test_a_bad_secret_is_not_echoed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLBOOTH_SECRET", "hunter2hunter2")
+    monkeypatch.setenv("TOLLBOOTH_TOP_UP", "nonsense")
+    with pytest.raises(ValidationError) as error:
+        TollboothSettings(_env_file=None)
+    assert "hunter2" not in str(error.value)
+    assert "nonsense" in str(error.value) or "top_up" in str(error.value)

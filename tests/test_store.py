@@ -1,0 +1,185 @@
+"""The ledger in a real SQLite file: what is committed, what is loaded, what another process did meanwhile."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from fastapi_tollbooth import Asset, ConfigurationError, Money
+from fastapi_tollbooth.ledger.book import (
+    Authorize,
+    Authorized,
+    Capture,
+    Fund,
+    Funded,
+    Payment,
+    Reason,
+    Refused,
+    Resolved,
+    Void,
+)
+from fastapi_tollbooth.ledger.store import Store
+
+KEY = "l402:aa"
+
+
+def dollars(amount: int) -> Money:
+    return Money(amount, Asset.USD)
+
+
+def fund(amount: int, spend_key: str = "p1", account: str = KEY) -> Fund:
+    return Fund(account, dollars(amount), Payment("l402", spend_key, 21_000, Asset.BTC, account, rate="100000.000000"))
+
+
+def count(store: Store, table: str) -> int:
+    return store.read(lambda connection: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def store(path: Path):  # type: ignore[no-untyped-def]
+    made = Store(f"sqlite:///{path}")
+    yield made
+    made.close()
+
+
+def test_a_batch_is_one_transaction_and_outlives_the_process(store: Store, path: Path) -> None:
+    [[funded, toll]] = store.transact([[fund(100), Authorize(KEY, dollars(30), "/w")]])
+    assert isinstance(funded, Funded)
+    assert isinstance(toll, Authorized)
+    other = Store(f"sqlite:///{path}")
+    assert other.transact([[Capture(toll.account_id, toll.toll)]]) == [[Resolved("post")]]
+    [[left]] = other.transact([[Authorize(toll.account_id, dollars(70), "/w")]])
+    assert isinstance(left, Authorized)
+    assert left.balance == dollars(0)
+    other.close()
+    assert count(store, "tollbooth_transfer") == 4
+    assert count(store, "tollbooth_payment") == 1
+
+
+def test_groups_stop_at_their_first_refusal_and_do_not_touch_each_other(store: Store) -> None:
+    outcomes = store.transact(
+        [
+            [fund(10), Authorize(KEY, dollars(30), "/"), Authorize(KEY, dollars(1), "/")],
+            [Authorize(KEY, dollars(10), "/")],
+        ]
+    )
+    assert [len(group) for group in outcomes] == [2, 1]
+    assert outcomes[0][1] == Refused(Reason.INSUFFICIENT, dollars(10))
+    assert isinstance(outcomes[1][0], Authorized)
+
+
+def test_what_another_process_did_is_seen_by_the_next_batch(store: Store, path: Path) -> None:
+    other = Store(f"sqlite:///{path}")
+    [[_, toll]] = store.transact([[fund(100), Authorize(KEY, dollars(60), "/")]])
+    assert isinstance(toll, Authorized)
+    assert other.transact([[Authorize(KEY, dollars(60), "/")]]) == [[Refused(Reason.INSUFFICIENT, dollars(40))]]
+    assert other.transact([[Void(toll.account_id, toll.toll)]]) == [[Resolved("void")]]
+    assert store.transact([[Capture(toll.account_id, toll.toll)]]) == [[Resolved("void")]]
+    [[again]] = other.transact([[fund(100)]])
+    assert isinstance(again, Funded)
+    assert not again.new
+    other.close()
+
+
+def test_large_batches_of_any_size(store: Store) -> None:
+    store.transact([[fund(10_000)]])
+    total = 0
+    for size in (1, 2, 3, 5, 31, 64, 65, 300):
+        outcomes = store.transact([[Authorize(KEY, dollars(1), "/")] for _ in range(size)])
+        tolls = [outcome for [outcome] in outcomes if isinstance(outcome, Authorized)]
+        assert len(tolls) == size
+        store.transact([[Capture(toll.account_id, toll.toll)] for toll in tolls])
+        total += size
+    [[left]] = store.transact([[Authorize(KEY, dollars(0), "/")]])
+    assert isinstance(left, Authorized)
+    assert left.balance == dollars(10_000 - total)
+
+
+def test_ids_are_sequential_across_processes(store: Store, path: Path) -> None:
+    other = Store(f"sqlite:///{path}")
+    store.transact([[fund(100)]])
+    for each in (store, other, store, other):
+        each.transact([[Authorize(KEY, dollars(1), "/")]])
+    other.close()
+    ids = store.read(
+        lambda connection: connection.execute(text("SELECT id FROM tollbooth_transfer ORDER BY id")).scalars().all()
+    )
+    accounts = store.read(
+        lambda connection: connection.execute(text("SELECT id FROM tollbooth_account")).scalars().all()
+    )
+    assert sorted([*ids, *accounts]) == list(range(1, len(ids) + len(accounts) + 1))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE tollbooth_account SET posted = -1 WHERE kind = 'payer'",
+        "UPDATE tollbooth_account SET pending = 101 WHERE kind = 'payer'",
+        "INSERT INTO tollbooth_transfer SELECT id + 100, debit_account_id, credit_account_id, amount, kind, phase, "
+        "pending_id, route, created_at FROM tollbooth_transfer WHERE phase = 'post' AND pending_id IS NOT NULL",
+        "UPDATE tollbooth_transfer SET amount = -1",
+        "UPDATE tollbooth_transfer SET pending_id = NULL WHERE kind = 'charge'",
+    ],
+)
+def test_the_database_itself_refuses_what_must_not_be(store: Store, statement: str) -> None:
+    [[_, toll]] = store.transact([[fund(100), Authorize(KEY, dollars(30), "/")]])
+    assert isinstance(toll, Authorized)
+    store.transact([[Capture(toll.account_id, toll.toll)]])
+    with pytest.raises(IntegrityError):
+        store.execute(lambda connection: connection.execute(text(statement)))
+    assert count(store, "tollbooth_transfer") == 3
+
+
+def test_the_file_is_in_wal_mode_and_fully_synchronous(store: Store) -> None:
+    def pragmas(connection: Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys")
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+
+    assert store.read(pragmas) == ["wal", 2, 1]
+
+
+def test_a_failed_batch_leaves_nothing_behind(store: Store, path: Path) -> None:
+    store.transact([[fund(100)]])
+
+    def fail(connection: Connection) -> None:
+        connection.execute(text("DELETE FROM tollbooth_payment"))
+        raise OSError("power cut")
+
+    with pytest.raises(OSError, match="power cut"):
+        store.execute(fail)
+    assert count(store, "tollbooth_payment") == 1
+
+
+def test_a_database_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/missing/ledger.db")
+    with pytest.raises((OperationalError, FileNotFoundError)):
+        store.transact([[fund(1)]])
+    (tmp_path / "missing").mkdir()
+    [[funded]] = store.transact([[fund(1)]])
+    assert isinstance(funded, Funded)
+    store.close()
+
+
+def test_a_closed_store_opens_again(store: Store) -> None:
+    store.transact([[fund(100)]])
+    store.close()
+    [[again]] = store.transact([[fund(100)]])
+    assert isinstance(again, Funded)
+    assert not again.new
+
+
+def test_only_known_databases() -> None:
+    with pytest.raises(ConfigurationError, match="SQLite"):
+        Store("mysql://host/database")
+
+
+def test_the_host_application_s_metadata_does_not_see_the_tables() -> None:
+    from sqlmodel import SQLModel
+
+    assert not [name for name in SQLModel.metadata.tables if name.startswith("tollbooth")]

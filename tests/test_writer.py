@@ -1,0 +1,200 @@
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+from fastapi_tollbooth import Asset, Money
+from fastapi_tollbooth.errors import Unavailable
+from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Payment, Refused
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.testing import run
+
+KEY = "l402:aa"
+
+
+def dollars(amount: int) -> Money:
+    return Money(amount, Asset.USD)
+
+
+def fund(amount: int) -> Fund:
+    return Fund(KEY, dollars(amount), Payment("l402", "p1", 1, Asset.BTC, KEY))
+
+
+async def balances(ledger: Ledger) -> tuple[int, int]:
+    def read(connection: Connection) -> tuple[int, int]:
+        row = connection.execute(text("SELECT posted, pending FROM tollbooth_account WHERE kind = 'payer'")).one()
+        return row.posted, row.pending
+
+    return await ledger.read(read)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.mark.anyio
+async def test_a_crowd_is_decided_one_by_one(url: str) -> None:
+    ledger = Ledger(url)
+    await ledger.apply(fund(100))
+    outcomes = await asyncio.gather(*(ledger.apply(Authorize(KEY, dollars(3), "/")) for _ in range(200)))
+    won = [outcome for [outcome] in outcomes if isinstance(outcome, Authorized)]
+    assert len(won) == 33
+    assert sum(isinstance(outcome, Refused) for [outcome] in outcomes) == 167
+    for toll in won:
+        ledger.apply_later(Capture(toll.account_id, toll.toll))
+    assert await balances(ledger) == (1, 0)
+    await ledger.close()
+
+
+@pytest.mark.anyio
+async def test_a_crowd_shares_few_commits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(url)
+    await ledger.apply(fund(1_000))
+    batches: list[int] = []
+    transact = ledger._store.transact
+
+    def counted(groups):  # type: ignore[no-untyped-def]
+        batches.append(len(groups))
+        return transact(groups)
+
+    monkeypatch.setattr(ledger._store, "transact", counted)
+    await asyncio.gather(*(ledger.apply(Authorize(KEY, dollars(1), "/")) for _ in range(300)))
+    assert sum(batches) == 300
+    assert len(batches) < 60
+    await ledger.close()
+
+
+def test_every_event_loop_gets_its_own_answers(url: str) -> None:
+    ledger = Ledger(url)
+    for _ in range(3):
+        asyncio.run(ledger.apply(fund(100)))
+    results: list[object] = []
+
+    async def spend() -> None:
+        results.extend(await asyncio.gather(*(ledger.apply(Authorize(KEY, dollars(1), "/")) for _ in range(50))))
+
+    threads = [threading.Thread(target=lambda: asyncio.run(spend())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    won = [outcome for [outcome] in results if isinstance(outcome, Authorized)]  # type: ignore[attr-defined]
+    assert len(won) == 100
+    asyncio.run(ledger.close())
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_authorization_is_taken_back(url: str) -> None:
+    ledger = Ledger(url)
+    await ledger.apply(fund(100))
+    for _ in range(20):
+        task = asyncio.create_task(ledger.apply(Authorize(KEY, dollars(60), "/")))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await ledger.read(lambda _: None)  # the batches that took them back are behind this one or ahead of the next
+    await asyncio.sleep(0.01)
+    assert await balances(ledger) == (100, 0)
+    await ledger.close()
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_came_before_the_cancellation_is_taken_back(url: str) -> None:
+    ledger = Ledger(url)
+    await ledger.apply(fund(100))
+    task = asyncio.create_task(ledger.apply(Authorize(KEY, dollars(60), "/")))
+    await asyncio.sleep(0)
+    run(ledger.read(lambda _: None))  # blocks this loop until the answer is waiting for it
+    asyncio.get_running_loop().call_soon(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await balances(ledger) == (100, 0)
+    await ledger.close()
+
+
+def test_a_loop_that_closed_meanwhile_loses_nothing(url: str) -> None:
+    ledger = Ledger(url)
+    asyncio.run(ledger.apply(fund(100)))
+
+    async def leave() -> None:
+        asyncio.get_running_loop().call_soon(lambda: None)
+        task = asyncio.ensure_future(ledger.apply(Authorize(KEY, dollars(60), "/")))
+        await asyncio.sleep(0)
+        task.remove_done_callback(lambda _: None)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+    async def settled() -> tuple[int, int]:
+        for _ in range(200):
+            if await balances(ledger) == (100, 0):
+                break
+            await asyncio.sleep(0.01)
+        return await balances(ledger)
+
+    assert asyncio.run(settled()) == (100, 0)
+    asyncio.run(ledger.close())
+
+
+@pytest.mark.anyio
+async def test_a_database_that_does_not_answer_is_503_and_captures_are_kept(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(url)
+    [_, toll] = await ledger.apply(fund(100), Authorize(KEY, dollars(60), "/"))
+    assert isinstance(toll, Authorized)
+    transact, broken = ledger._store.transact, True
+
+    def sometimes(groups):  # type: ignore[no-untyped-def]
+        if broken:
+            raise OperationalError("BEGIN", {}, Exception("disk I/O error"))
+        return transact(groups)
+
+    monkeypatch.setattr(ledger._store, "transact", sometimes)
+    ledger.apply_later(Capture(toll.account_id, toll.toll))
+    with pytest.raises(Unavailable) as refusal:
+        await ledger.apply(Authorize(KEY, dollars(1), "/"))
+    assert refusal.value.reason == "ledger_unavailable"
+    broken = False
+    for _ in range(200):
+        if await balances(ledger) == (40, 0):
+            break
+        await asyncio.sleep(0.01)
+    assert await balances(ledger) == (40, 0)
+    await ledger.close()
+
+
+@pytest.mark.anyio
+async def test_closing_writes_what_is_queued_and_the_ledger_opens_again(url: str) -> None:
+    ledger = Ledger(url)
+    [_, toll] = await ledger.apply(fund(100), Authorize(KEY, dollars(60), "/"))
+    assert isinstance(toll, Authorized)
+    ledger.apply_later(Capture(toll.account_id, toll.toll))
+    await ledger.close()
+    await ledger.close()
+    assert await balances(ledger) == (40, 0)
+    await ledger.close()
+
+
+@pytest.mark.anyio
+async def test_the_exception_of_a_query_belongs_to_its_caller(url: str) -> None:
+    ledger = Ledger(url)
+
+    def fail(_: Connection) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await ledger.read(fail)
+    with pytest.raises(Unavailable):
+        await ledger.read(lambda connection: connection.execute(text("SELECT nonsense")))
+    await ledger.apply(fund(1))
+    await ledger.close()
