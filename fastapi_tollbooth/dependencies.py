@@ -5,9 +5,10 @@ A name in a dependency's signature must not hide behind ``TYPE_CHECKING``: FastA
 
 from starlette.requests import HTTPConnection
 
-from fastapi_tollbooth.errors import ConfigurationError
+from fastapi_tollbooth.errors import ConfigurationError, Refusal
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.pricing import RoutePrice
+from fastapi_tollbooth.responses import ensure_answered
 from fastapi_tollbooth.routes import Gate, gate_of
 from fastapi_tollbooth.settlement import visit_of
 from fastapi_tollbooth.toll import Toll
@@ -44,12 +45,17 @@ class Priced(Gate):
             if _is_preflight(connection):
                 visit.toll = tollbooth.free(gate.price, connection)
             else:
-                visit.toll = await tollbooth.authorize(gate.price, connection)
+                try:
+                    visit.toll = await tollbooth.authorize(gate.price, connection)
+                except Refusal:
+                    ensure_answered(connection.scope)
+                    raise
         return visit.toll
 
     async def refuse_early(self, connection: HTTPConnection) -> None:
         """Refuse before the body is read, if the request's head brings no credential."""
         if not _is_preflight(connection):
+            ensure_answered(connection.scope)
             await _engine(connection).refuse_unpaid(self.price, connection)
 
     def __repr__(self) -> str:

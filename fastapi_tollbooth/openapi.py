@@ -29,6 +29,7 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
         "macaroon": {"type": "string", "description": "L402: the credential that the invoice pays for."},
         "paymentHash": {"type": "string", "description": "L402: the invoice's payment hash in hex."},
         "amountSats": {"type": "integer", "description": "L402: what the invoice asks, in satoshis."},
+        "priceSats": {"type": "integer", "description": "L402: the same, under the name that some clients budget by."},
         "expiresAt": {"type": "string", "format": "date-time", "description": "Until when the offer can be paid."},
         "credential": {"type": "object", "description": "What the payment buys and how it is used."},
     },

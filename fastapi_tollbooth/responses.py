@@ -8,6 +8,7 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from starlette.types import Scope
 
 from fastapi_tollbooth.errors import Refusal
 
@@ -48,6 +49,17 @@ _PAGE_ROWS = {
 async def refusal_handler(connection: Any, refusal: Any) -> Response:
     """The exception handler that `Tollbooth.install` adds to the application for `Refusal`."""
     return refusal_response(connection, refusal)
+
+
+def ensure_answered(scope: Scope) -> None:
+    """Have the application that serves this request answer refusals in our form.
+
+    `Tollbooth.install` adds the handler to the application it is called with. One mounted below has handlers of its
+    own, which Starlette keeps in the scope, and would else answer with the bare detail.
+    """
+    handlers = scope.get("starlette.exception_handlers")
+    if handlers is not None:
+        handlers[0].setdefault(Refusal, refusal_handler)
 
 
 async def answer(connection: HTTPConnection, refusal: Refusal) -> Response:

@@ -44,7 +44,8 @@ def most_specific(dependant: Dependant) -> Gate | None:
 def template_of(scope: Scope) -> str:
     """The route's path template with every prefix, such as ``/v1/items/{id}``."""
     path = str(getattr(_context(scope), "path_format", None) or scope.get("path", ""))
-    mounted_at = str(scope.get("root_path", ""))[len(str(scope.get("app_root_path", ""))) :]
+    root = str(scope.get("root_path", ""))
+    mounted_at = root[len(str(scope.get("app_root_path", root))) :]
     return mounted_at + path
 
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from fastapi_tollbooth.ledger.book import (
     Outcome,
     Payment,
     Pending,
+    Phase,
     Reason,
     Refused,
     Resolved,
@@ -127,7 +129,12 @@ def test_part_of_a_toll_is_posted_and_the_rest_returned() -> None:
 
 
 def test_a_toll_is_resolved_once() -> None:
-    for first, then, phase in ((Capture, Void, "post"), (Void, Capture, "void"), (Capture, Capture, "post")):
+    orders: list[tuple[Any, Any, Phase]] = [
+        (Capture, Void, "post"),
+        (Void, Capture, "void"),
+        (Capture, Capture, "post"),
+    ]
+    for first, then, phase in orders:
         ledger = book()
         apply(ledger, fund(100))
         toll = authorized(apply(ledger, Authorize(KEY, dollars(30), "/")))
@@ -208,7 +215,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.paid_in += amount
 
     @rule(target=open_tolls, account=st.sampled_from("abc"), amount=st.integers(0, 400))
-    def authorize(self, account: str, amount: int) -> object:
+    def authorize(self, account: str, amount: int) -> Authorized:
         known = self.book.find(account)
         before = known.available if known else 0
         outcome = apply(self.book, Authorize(account, dollars(amount), "/"))
@@ -264,12 +271,12 @@ class LedgerMachine(RuleBasedStateMachine):
         assert len(keys) == len(set(keys))
 
 
-def replay(of: Book) -> tuple[dict[int, int], dict[int, int], dict[int, str]]:
+def replay(of: Book) -> tuple[dict[int, int], dict[int, int], dict[int, Phase]]:
     """Posted and pending balances, and resolutions, from the transfers alone."""
     posted: dict[int, int] = defaultdict(int)
     pending: dict[int, int] = defaultdict(int)
     held: dict[int, int] = {}
-    resolved: dict[int, str] = {}
+    resolved: dict[int, Phase] = {}
     for transfer in of.transfers:
         if transfer.phase == "pending":
             held[transfer.id] = transfer.amount

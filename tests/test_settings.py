@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -43,7 +44,7 @@ def test_variables_are_read_from_a_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("value", "expected"), [("10", 10), (3, 3), ("21 sat", Money.parse("21 sat"))])
 def test_a_top_up_is_a_count_or_an_amount(value: object, expected: object) -> None:
-    assert TollboothSettings(_env_file=None, top_up=value).top_up == expected  # type: ignore[arg-type]
+    assert TollboothSettings(_env_file=None, top_up=value).top_up == expected
 
 
 @pytest.mark.parametrize(
@@ -61,14 +62,14 @@ def test_a_top_up_is_a_count_or_an_amount(value: object, expected: object) -> No
         ("invoice_expiry", 1),
     ],
 )
-def test_nonsense_is_refused(name: str, value: object) -> None:
+def test_nonsense_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=name):
         TollboothSettings(_env_file=None, **{name: value})
 
 
 def test_numbers_are_rates_too() -> None:
-    assert TollboothSettings(_env_file=None, btc_usd=97_123.5).btc_usd == Rate.parse("97123.5")  # type: ignore[arg-type]
-    assert TollboothSettings(_env_file=None, btc_usd=97_123).btc_usd == Rate.parse("97123")  # type: ignore[arg-type]
+    assert TollboothSettings(_env_file=None, btc_usd=97_123.5).btc_usd == Rate.parse("97123.5")
+    assert TollboothSettings(_env_file=None, btc_usd=97_123).btc_usd == Rate.parse("97123")
 
 
 def test_a_bad_secret_is_not_echoed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Annotated, Any
 
 import pytest
@@ -19,7 +19,7 @@ from fastapi_tollbooth import PaymentRequired, Toll, priced
 from fastapi_tollbooth.settlement import SCOPE_KEY
 from fastapi_tollbooth.testing import PAYMENT_HEADER, FakeTollbooth, PayingClient
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 from fastapi_tollbooth import Asset, ConfigurationError, Money
 from fastapi_tollbooth.ledger.book import (
@@ -33,7 +33,7 @@ def fund(amount: int, spend_key: str = "p1", account: str = KEY) -> Fund:
 
 
 def count(store: Store, table: str) -> int:
-    return store.read(lambda connection: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+    return store.read(lambda connection: int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()))
 
 
 @pytest.fixture
@@ -116,34 +116,6 @@ def test_ids_are_sequential_across_processes(store: Store, path: Path) -> None:
     assert sorted([*ids, *accounts]) == list(range(1, len(ids) + len(accounts) + 1))
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE tollbooth_account SET posted = -1 WHERE kind = 'payer'",
-        "UPDATE tollbooth_account SET pending = 101 WHERE kind = 'payer'",
-        "INSERT INTO tollbooth_transfer SELECT id + 100, debit_account_id, credit_account_id, amount, kind, phase, "
-        "pending_id, route, created_at FROM tollbooth_transfer WHERE phase = 'post' AND pending_id IS NOT NULL",
-        "UPDATE tollbooth_transfer SET amount = -1",
-        "UPDATE tollbooth_transfer SET pending_id = NULL WHERE kind = 'charge'",
-    ],
-)
-def test_the_database_itself_refuses_what_must_not_be(store: Store, statement: str) -> None:
-    [[_, toll]] = store.transact([[fund(100), Authorize(KEY, dollars(30), "/")]])
-    assert isinstance(toll, Authorized)
-    store.transact([[Capture(toll.account_id, toll.toll)]])
-    with pytest.raises(IntegrityError):
-        store.execute(lambda connection: connection.execute(text(statement)))
-    assert count(store, "tollbooth_transfer") == 3
-
-
-def test_the_file_is_in_wal_mode_and_fully_synchronous(store: Store) -> None:
-    def pragmas(connection: Connection) -> list[object]:
-        names = ("journal_mode", "synchronous", "foreign_keys")
-        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
-
-    assert store.read(pragmas) == ["wal", 2, 1]
-
-
 def test_a_failed_batch_leaves_nothing_behind(store: Store, path: Path) -> None:
     store.transact([[fund(100)]])
 
@@ -177,9 +149,3 @@ def test_a_closed_store_opens_again(store: Store) -> None:
 def test_only_known_databases() -> None:
     with pytest.raises(ConfigurationError, match="SQLite"):
         Store("mysql://host/database")
-
-
-def test_the_host_application_s_metadata_does_not_see_the_tables() -> None:
-    from sqlmodel import SQLModel
-
-    assert not [name for name in SQLModel.metadata.tables if name.startswith("tollbooth")]

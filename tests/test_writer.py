@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.errors import Unavailable
-from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Payment, Refused
+from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Outcome, Payment, Refused
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.testing import run
 
@@ -72,7 +72,7 @@ def test_every_event_loop_gets_its_own_answers(url: str) -> None:
     ledger = Ledger(url)
     for _ in range(3):
         asyncio.run(ledger.apply(fund(100)))
-    results: list[object] = []
+    results: list[list[Outcome]] = []
 
     async def spend() -> None:
         results.extend(await asyncio.gather(*(ledger.apply(Authorize(KEY, dollars(1), "/")) for _ in range(50))))
@@ -82,7 +82,7 @@ def test_every_event_loop_gets_its_own_answers(url: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    won = [outcome for [outcome] in results if isinstance(outcome, Authorized)]  # type: ignore[attr-defined]
+    won = [outcome for [outcome] in results if isinstance(outcome, Authorized)]
     assert len(won) == 100
     asyncio.run(ledger.close())
 

@@ -6,82 +6,28 @@ Source: the L402 protocol specification, https://github.com/lightninglabs/L402.
 """
 
 import asyncio
-import hashlib
-import hmac
-import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 from fastapi_tollbooth.bounded import Bounded
-from fastapi_tollbooth.errors import AmbiguousRequest, CredentialRefused, Forbidden, RailUnavailable, Unavailable
+from fastapi_tollbooth.errors import CredentialRefused, Forbidden, RailUnavailable, Unavailable
 from fastapi_tollbooth.keys import KeyRing
-from fastapi_tollbooth.ledger.book import (
-    Authorize,
-    Authorized,
-    Capture,
-    Fund,
-    Outcome,
-    Payment,
-    Reason,
-    Refused,
-    Void,
-)
+from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Outcome, Payment, Reason, Refused, Void
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import Invoice, InvoiceState, LightningBackend, LightningUnavailable
 from fastapi_tollbooth.money import MSAT_PER_SAT, Asset, Money, Rate, divide_up
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
-from fastapi_tollbooth.rails.macaroon import (
-    Identifier,
-    Token,
-    decode_base64,
-    malformed,
-    mint,
-    open_token,
-    peek_payment_hash,
-)
+from fastapi_tollbooth.rails.l402_credential import L402Credential, Verified, claimed_hash, find, parse, verify
+from fastapi_tollbooth.rails.macaroon import Identifier, mint
+from fastapi_tollbooth.rails.purchase import purchase
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.toll import Quote, Toll
 
-MAX_CREDENTIAL = 4_096
-MAX_MACAROONS = 4
 VERIFIED_CREDENTIALS = 10_000
 OPEN_CHALLENGES = 10_000
-
-_CREDENTIAL = re.compile(rb"(?:(?:L402|LSAT) +)+([A-Za-z0-9+/=_,-]+) *: *([0-9a-f]{64})", re.IGNORECASE)
-_HEX = re.compile(rb"(?:[0-9a-f]{2})+", re.IGNORECASE)
-_SCHEMES = (b"l402", b"lsat")
-_HEX_HEADERS = (b"macaroon", b"grpc-metadata-macaroon")
-_HEADERS = (b"authorization", *_HEX_HEADERS)
 _POLL_SECONDS = 0.1
-
-
-@dataclass(slots=True)
-class L402Credential:
-    """The header lines that carry an L402 credential, as they came."""
-
-    lines: tuple[tuple[bytes, bytes], ...] = field(repr=False)
-
-    @property
-    def digest(self) -> bytes:
-        """A name for exactly these bytes that reveals nothing of them."""
-        return hashlib.sha256(b"\n".join(value for _, value in self.lines)).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What a credential was found to be."""
-
-    token: Token
-    valid_until: float
-    account_id: int | None = None
-
-    @property
-    def account(self) -> str:
-        """The key of the account behind it."""
-        return account_key(self.token.identifier.payment_hash)
 
 
 @dataclass(slots=True)
@@ -92,11 +38,6 @@ class _Offer:
     payment_hash: bytes
     fresh_until: float
     checked_at: float
-
-
-def account_key(payment_hash: bytes) -> str:
-    """The key of the account that one Lightning payment opened."""
-    return f"l402:{payment_hash.hex()}"
 
 
 class L402Rail:
@@ -124,12 +65,7 @@ class L402Rail:
 
     def credential(self, headers: RawHeaders) -> L402Credential | None:
         """Every header form that L402 clients are known to send; other schemes of Authorization are not ours."""
-        lines = [
-            (name, value)
-            for name, value in headers
-            if name in _HEADERS and (name in _HEX_HEADERS or value.lstrip()[:4].lower() in _SCHEMES)
-        ]
-        return L402Credential(tuple(lines)) if lines else None
+        return find(headers)
 
     # ── the challenge ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,7 +80,7 @@ class L402Rail:
 
     async def _still_good(self, offer: _Offer, presented: L402Credential | None) -> bool:
         now = time.monotonic()
-        if now > offer.fresh_until or (presented is not None and offer.payment_hash in _claimed_hashes(presented)):
+        if now > offer.fresh_until or (presented is not None and offer.payment_hash == claimed_hash(presented)):
             return False
         if now - offer.checked_at >= self._node.recheck_seconds:
             try:
@@ -295,124 +231,14 @@ class L402Rail:
         }
 
 
-@lru_cache(maxsize=1_024)
-def purchase(top_up: int | Money, price: Money, rate: Rate | None) -> tuple[Money, int]:
-    """What one payment buys at this price, and the whole satoshis, as msat, that it costs.
-
-    A count buys that many requests, or as many more as the rounded-up invoice is worth. An amount buys itself, or one
-    request where that is dearer.
-
-    Raises:
-        RailUnavailable: the price is in dollars and there is no exchange rate.
-    """
-    if rate is None and (price.asset is not Asset.BTC or (isinstance(top_up, Money) and top_up.asset is not Asset.BTC)):
-        raise RailUnavailable("there is no exchange rate for a price in dollars")
-
-    def exchange_up(money: Money, asset: Asset) -> Money:
-        return money if rate is None else rate.convert_up(money, asset)
-
-    credit = price * top_up if isinstance(top_up, int) else top_up
-    if not exchange_up(price, credit.asset) <= credit:
-        credit = price
-    sats = max(1, divide_up(exchange_up(credit, Asset.BTC).amount, MSAT_PER_SAT))
-    if isinstance(top_up, int):
-        paid = Money(sats * MSAT_PER_SAT, Asset.BTC)
-        worth = paid if rate is None else rate.convert_down(paid, price.asset)
-        credit = price * max(top_up, worth.amount // price.amount)
-    return credit, sats * MSAT_PER_SAT
-
-
-def parse(credential: L402Credential) -> tuple[bytes, bytes]:
-    """The raw macaroon and the preimage of a credential; the macaroon is the one that the preimage belongs to.
-
-    Raises:
-        CredentialRefused: no line can be read, or no macaroon belongs to the preimage.
-        AmbiguousRequest: lines with different credentials.
-    """
-    found: dict[bytes, tuple[bytes, bytes]] = {}
-    problem: CredentialRefused | None = None
-    for name, line in credential.lines:
-        try:
-            macaroon, preimage = _parse_hex(line) if name in _HEX_HEADERS else _parse_authorization(line)
-            found[hashlib.sha256(preimage).digest()] = (macaroon, preimage)
-        except CredentialRefused as refused:
-            problem = refused
-    if len(found) > 1:
-        raise AmbiguousRequest(
-            "ambiguous_credential", "The request carries two different payment credentials. Send one."
-        )
-    if not found:
-        raise problem or malformed("there is none")
-    return next(iter(found.values()))
-
-
-def verify(keys: KeyRing, service: str, presented: tuple[bytes, bytes]) -> Verified:
-    """Check everything about a credential that can be known without asking anybody.
-
-    Raises:
-        CredentialRefused: forged, for another service, or a preimage that does not belong to it.
-    """
-    raw, preimage = presented
-    token = open_token(keys, raw)
-    if not hmac.compare_digest(hashlib.sha256(preimage).digest(), token.identifier.payment_hash):
-        raise CredentialRefused("wrong_preimage", "The preimage does not belong to this macaroon's payment.")
-    services = [value for condition, value in token.caveats if condition == "services"]
-    if not services or not all(service in _service_names(value) for value in services):
-        raise CredentialRefused("wrong_service", "This credential was issued for another service.")
-    limits = [value for condition, value in token.caveats if condition == f"{service}_valid_until"]
-    if not limits or not all(value.isascii() and value.isdigit() and len(value) < 16 for value in limits):
-        raise CredentialRefused("malformed_credential", "The credential's expiry cannot be read.")
-    return Verified(token, float(min(int(value) for value in limits)))
-
-
-def _service_names(value: str) -> set[str]:
-    return {service.partition(":")[0].strip() for service in value.split(",")}
-
-
-def _parse_authorization(line: bytes) -> tuple[bytes, bytes]:
-    if len(line) > MAX_CREDENTIAL:
-        raise malformed("it is too long")
-    match = _CREDENTIAL.fullmatch(line.strip())
-    if match is None:
-        raise malformed('write "L402 <macaroon in base64>:<preimage in 64 hex digits>"')
-    preimage = bytes.fromhex(match[2].decode())
-    macaroons = match[1].split(b",")
-    if len(macaroons) > MAX_MACAROONS:
-        raise malformed("too many macaroons")
-    payment_hash = hashlib.sha256(preimage).digest()
-    raw = [decode_base64(text) for text in macaroons if text]
-    matching = [macaroon for macaroon in raw if peek_payment_hash(macaroon) == payment_hash]
-    if matching:
-        return matching[0], preimage
-    if not raw:
-        raise malformed("there is no macaroon")
-    return raw[0], preimage
-
-
-def _parse_hex(line: bytes) -> tuple[bytes, bytes]:
-    # The form of gRPC clients: the macaroon in hex, the preimage as its last caveat.
-    if len(line) > MAX_CREDENTIAL or _HEX.fullmatch(line) is None:
-        raise malformed("the macaroon header is not hex, or is too long")
-    raw = bytes.fromhex(line.decode())
-    match = re.search(rb"preimage=([0-9a-fA-F]{64})", raw)
-    if match is None:
-        raise malformed("the macaroon has no preimage caveat")
-    return raw, bytes.fromhex(match[1].decode())
-
-
-def _claimed_hashes(credential: L402Credential) -> set[bytes]:
-    try:
-        return {hashlib.sha256(parse(credential)[1]).digest()}
-    except (CredentialRefused, AmbiguousRequest):
-        return set()
-
-
 def _challenge(invoice: Invoice, macaroon: str, credit: Money, price: Money, valid_until: datetime) -> Challenge:
+    sats = divide_up(invoice.amount_msat, MSAT_PER_SAT)
     members: dict[str, Any] = {
         "invoice": invoice.bolt11,
         "macaroon": macaroon,
         "paymentHash": invoice.payment_hash.hex(),
-        "amountSats": divide_up(invoice.amount_msat, MSAT_PER_SAT),
+        "amountSats": sats,
+        "priceSats": sats,
         "expiresAt": _timestamp(invoice.expires_at),
         "credential": {
             "scheme": "L402",

@@ -1,0 +1,137 @@
+"""Environments for third-party programs, each its own, and a real server for them to talk to."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = Path(__file__).parent / "clients"
+
+Command = Sequence[str | Path]
+
+PythonOf = Callable[..., Path]
+NodeFolderOf = Callable[[str], Path]
+
+_INSTALL_SECONDS = 600
+_CLIENT_SECONDS = 60
+_START_SECONDS = 30
+
+
+@pytest.fixture(scope="session")
+def python_of(pytestconfig: pytest.Config) -> PythonOf:
+    """``python_of("l402kit==1.10.1")``: the interpreter of a virtual environment with these requirements."""
+
+    def interpreter(*requirements: str) -> Path:
+        def install(folder: Path) -> None:
+            _run([sys.executable, "-m", "venv", folder], timeout=_INSTALL_SECONDS)
+            pip: Command = [_interpreter(folder), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+            _run([*pip, *requirements], timeout=_INSTALL_SECONDS)
+
+        return _interpreter(_prepared(pytestconfig, (platform.python_version(), *requirements), install))
+
+    return interpreter
+
+
+@pytest.fixture(scope="session")
+def node_folder_of(pytestconfig: pytest.Config) -> NodeFolderOf:
+    """``node_folder_of("@getalby/lightning-tools@9.0.1")``: a folder with this package. Skips without Node.js."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("node and npm are not installed")
+
+    def folder_with(package: str) -> Path:
+        def install(folder: Path) -> None:
+            folder.mkdir(parents=True)
+            # A package.json of its own keeps npm from looking for one in the folders above.
+            (folder / "package.json").write_text('{"private": true}')
+            flags = ["--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
+            _run([npm, "install", *flags, package], cwd=folder, timeout=_INSTALL_SECONDS)
+
+        return _prepared(pytestconfig, ("npm", package), install)
+
+    return folder_with
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The base URL of a freshly started server of ``tests.peers.app``, with an empty ledger."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLBOOTH_")}
+    environment |= {"TOLLBOOTH_DATABASE_URL": f"sqlite:///{tmp_path / 'tollbooth.db'}", "TOLLBOOTH_TOP_UP": "3"}
+    command = [sys.executable, "-m", "uvicorn", "tests.peers.app:app", "--port", str(port), "--log-level", "warning"]
+    base, log_path = f"http://127.0.0.1:{port}", tmp_path / "server.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait_until_it_answers(process, base, log_path)
+            yield base
+        finally:
+            process.terminate()
+            process.wait(timeout=_START_SECONDS)
+    log_text = log_path.read_text()
+    assert "Traceback" not in log_text, log_text
+
+
+def run_driver(command: Command, told: object = None) -> Any:
+    """Run a driver, with a JSON document on standard input; the JSON document that it prints as its last line."""
+    # Variables such as PYTHONPATH, http_proxy or a wallet's API key would change what the client does.
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "SYSTEMROOT") if name in os.environ}
+    output = _run(command, told=json.dumps(told), cwd=ROOT, env=environment, timeout=_CLIENT_SECONDS)
+    return json.loads(output.splitlines()[-1])
+
+
+def _prepared(config: pytest.Config, key: tuple[str, ...], install: Callable[[Path], None]) -> Path:
+    """The folder in pytest's cache that ``install`` has filled, now or in an earlier run."""
+    folder = Path(config.cache.mkdir("peers")) / hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
+    complete = folder / "complete.txt"
+    if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        install(folder)
+        complete.write_text("\n".join(key))
+    return folder
+
+
+def _interpreter(environment: Path) -> Path:
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _run(
+    command: Command,
+    *,
+    timeout: float,
+    told: str = "",
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+) -> str:
+    done = subprocess.run(
+        command, input=told, cwd=cwd, env=env, timeout=timeout, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.fail(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}", pytrace=False)
+    return done.stdout
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], base: str, log_path: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            httpx.get(f"{base}/runs").raise_for_status()
+        except httpx.HTTPError:
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail(f"the server did not start:\n{log_path.read_text()}", pytrace=False)

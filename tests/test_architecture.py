@@ -1,0 +1,130 @@
+"""The shape of the package: what may import what, how large modules are, what is public."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastapi_tollbooth
+
+PACKAGE = Path(fastapi_tollbooth.__file__).parent
+TESTS = Path(__file__).parent
+
+# Imports point down this list only. A package's members share its line and may import each other.
+ORDER = [
+    {"__init__", "pytest_plugin"},
+    {"testing"},
+    {"dependencies"},
+    {"tollbooth"},
+    {"settlement", "openapi"},
+    {"lightning.dev_routes"},
+    {"routes", "responses"},
+    {"rails.l402"},
+    {"rails.l402_credential", "rails.purchase"},
+    {"rails.macaroon", "rails.__init__"},
+    {"pricing", "toll"},
+    {"access"},
+    {"lightning.dev"},
+    {"lightning.__init__", "lightning.bolt11", "lightning.secp256k1"},
+    {"ledger.writer"},
+    {"ledger.store"},
+    {"ledger.sqlite"},
+    {"ledger.tables", "ledger.__init__"},
+    {"ledger.book"},
+    {"keys"},
+    {"settings"},
+    {"money"},
+    {"errors", "bounded"},
+]
+PURE = {"pricing", "toll", "money", "ledger.book"}
+MAX_LINES = 350
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+        if "migrations" not in path.parts
+    }
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_imports(path: Path) -> set[str]:
+    names = {name.removeprefix("fastapi_tollbooth.") for name in imports(path) if name.startswith("fastapi_tollbooth.")}
+    known = modules()
+    return {each for name in names for each in (name, f"{name}.__init__") if each in known}
+
+
+def test_every_module_has_its_place() -> None:
+    assert set(modules()) == set().union(*ORDER)
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_point_down(module: str) -> None:
+    rank = {name: index for index, names in enumerate(ORDER) for name in names}
+    for imported in own_imports(modules()[module]) - {module}:
+        package = imported.removesuffix(".__init__")
+        same_package = (
+            module.startswith(f"{package}.") or imported.rpartition(".")[0] == module.rpartition(".")[0] != ""
+        )
+        assert rank[imported] > rank[module] or (same_package and rank[imported] == rank[module]), (
+            f"{module} imports {imported}, which is above it"
+        )
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_what_must_be_provably_right_is_pure(module: str) -> None:
+    outside = {name.partition(".")[0] for name in imports(modules()[module])} - set(sys.stdlib_module_names)
+    assert outside == {"fastapi_tollbooth"} or not outside
+    io = {"asyncio", "io", "os", "pathlib", "socket", "sqlite3", "threading", "time", "logging", "random"}
+    assert not io & imports(modules()[module])
+    assert own_imports(modules()[module]) <= PURE | {"errors"}
+
+
+def test_the_error_tree_needs_starlette_s_exception_and_nothing_else() -> None:
+    outside = {name.partition(".")[0] for name in imports(modules()["errors"])} - set(sys.stdlib_module_names)
+    assert outside == {"starlette"}
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_modules_are_one_concept(module: str) -> None:
+    assert len(modules()[module].read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("module", sorted(name for name in modules() if not name.endswith("__init__")))
+def test_each_module_has_its_test_file(module: str) -> None:
+    assert (TESTS / f"test_{module.rpartition('.')[2]}.py").exists()
+
+
+def test_the_public_names_are_sorted_and_there() -> None:
+    assert fastapi_tollbooth.__all__ == sorted(fastapi_tollbooth.__all__)
+    for name in fastapi_tollbooth.__all__:
+        assert getattr(fastapi_tollbooth, name).__doc__
+    with pytest.raises(AttributeError, match="nonsense"):
+        fastapi_tollbooth.nonsense  # noqa: B018
+
+
+def test_public_functions_and_classes_have_docstrings() -> None:
+    missing = [
+        f"{module}.{node.name}"
+        for module, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+        and node.name not in _INNER
+    ]
+    assert missing == []
+
+
+_INNER = {"lifespan", "openapi", "configure", "settle", "read", "exchange_up", "add", "matches"}
