@@ -1,0 +1,1 @@
+"""A small weather service that sells its answers."""
