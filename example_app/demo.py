@@ -21,7 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> None:
     """Meet the 402, pay, be served until the credit is spent, and be asked to pay again."""
     say("A FastAPI service with priced routes starts, with a SQLite ledger and the development Lightning node.")
-    with tempfile.TemporaryDirectory() as folder, running_service(folder) as base, httpx.Client(base_url=base) as client:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_service(folder) as base,
+        httpx.Client(base_url=base) as client,
+    ):
         show("GET /health", client.get("/health"))
         say("Free routes are free. The weather costs a cent, and we have not paid:")
         unpaid = client.get("/weather/Lisbon")
@@ -67,22 +71,23 @@ def pay(client: httpx.Client, offer: dict[str, Any]) -> str:
 
 
 @contextmanager
-def running_service(folder: str) -> Iterator[str]:
-    """The example application in a process of its own, on a free port of the loopback interface."""
+def running_service() -> Iterator[str]:
+    """The example application in a process of its own, with a new ledger, on a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLBOOTH_")}
-    environment["TOLLBOOTH_DATABASE_URL"] = f"sqlite:///{folder}/tollbooth.db"
     command = [sys.executable, "-m", "uvicorn", "example_app.main:app", "--port", str(port), "--log-level", "warning"]
-    server = subprocess.Popen(command, cwd=ROOT, env=environment)
     base = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(base, server)
-        yield base
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(10)
+    with tempfile.TemporaryDirectory() as folder:
+        environment["TOLLBOOTH_DATABASE_URL"] = f"sqlite:///{folder}/tollbooth.db"
+        server = subprocess.Popen(command, cwd=ROOT, env=environment)
+        try:
+            wait_for(base, server)
+            yield base
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(10)
 
 
 def wait_for(base: str, server: subprocess.Popen[bytes]) -> None:

@@ -19,6 +19,9 @@ tollbooth = Tollbooth(TollboothSettings(_env_file=(Path(__file__).with_name("set
 tollbooth.install(app)
 
 
+STORY = "It was a bright cold day in April, and the forecast had been paid for."
+
+
 class Weather(BaseModel):
     """What the sky looks like."""
 
@@ -62,7 +65,7 @@ async def story() -> StreamingResponse:
     """A story, told word by word. It is paid for before its first word."""
 
     async def words() -> AsyncIterator[str]:
-        for word in "It was a bright cold day in April, and the forecast had been paid for.".split():
+        for word in STORY.split():
             yield f"{word} "
             await asyncio.sleep(0.02)
 

@@ -1,0 +1,59 @@
+"""Every Python snippet of the README and the documentation runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
+
+
+def snippets() -> list[tuple[str, str]]:
+    return [
+        (f"{page.name}-{number}", code)
+        for page in PAGES
+        for number, code in enumerate(SNIPPET.findall(page.read_text()), 1)
+    ]
+
+
+def test_there_are_snippets() -> None:
+    assert len(snippets()) >= 8
+
+
+@pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in snippets()])
+def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
+    (tmp_path / "my_service.py").write_text(SNIPPET.findall((ROOT / "README.md").read_text())[0])
+    if "def test_" in code:
+        (tmp_path / "test_snippet.py").write_text(code)
+        command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_snippet.py"]
+    else:
+        (tmp_path / "snippet.py").write_text(code)
+        command = [sys.executable, "-W", "error", "snippet.py"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_setting_is_documented() -> None:
+    from fastapi_tollbooth import TollboothSettings
+
+    page = (ROOT / "docs" / "settings.md").read_text()
+    documented = set(re.findall(r"`TOLLBOOTH_([A-Z_]+)`", page))
+    assert documented == {name.upper() for name in TollboothSettings.model_fields}
+
+
+def test_every_reason_of_a_credential_is_documented() -> None:
+    page = (ROOT / "docs" / "l402.md").read_text()
+    sources = "".join(path.read_text() for path in (ROOT / "fastapi_tollbooth" / "rails").glob("*.py"))
+    for reason in set(re.findall(r'CredentialRefused\(\s*"([a-z_]+)"', sources)) - {"credit_expired"}:
+        assert f"`{reason}`" in page, reason
