@@ -21,11 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> None:
     """Meet the 402, pay, be served until the credit is spent, and be asked to pay again."""
     say("A FastAPI service with priced routes starts, with a SQLite ledger and the development Lightning node.")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_service(folder) as base,
-        httpx.Client(base_url=base) as client,
-    ):
+    with running_service() as base, httpx.Client(base_url=base) as client:
         show("GET /health", client.get("/health"))
         say("Free routes are free. The weather costs a cent, and we have not paid:")
         unpaid = client.get("/weather/Lisbon")
