@@ -4,14 +4,14 @@ Synchronous, and used by one thread at a time: the writer's.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.ledger import sqlite
@@ -21,6 +21,7 @@ from fastapi_tollbooth.ledger.book import (
     Fund,
     Operation,
     Outcome,
+    Pending,
     Refused,
     Void,
     apply,
@@ -38,6 +39,9 @@ except ImportError:  # a system without POSIX locks still has SQLite's own, only
 logger = logging.getLogger("fastapi_tollbooth.ledger")
 
 T = TypeVar("T")
+
+OPEN_TOLLS = 100_000
+_ATTEMPTS = 3
 
 
 _STANDING_KEYS = [revenue_key(asset) for asset in Asset]
@@ -62,12 +66,24 @@ class Store:
         self._engine = sqlite.engine_for(url)
         self._lock_file: BinaryIO | None = None
         self._connection: Connection | None = None
+        # What this process has promised and not yet resolved. Should another process resolve one first, the unique
+        # index on resolutions fails the batch, this memory is dropped, and the next try loads the truth.
+        self._open: dict[int, Pending] = {}
 
     def transact(self, groups: Sequence[Sequence[Operation]]) -> list[list[Outcome]]:
         """Run groups of operations in order, in one durable transaction; a group stops at its first refusal."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._transact(groups)
+            except IntegrityError:
+                # Another process spent the same payment or resolved the same toll first: load again and decide anew.
+                self._open.clear()
+        return self._transact(groups)
+
+    def _transact(self, groups: Sequence[Sequence[Operation]]) -> list[list[Outcome]]:
         operations = [operation for group in groups for operation in group]
         with self._exclusive() as connection:
-            book = _load(connection, operations)
+            book = _load(connection, operations, self._open)
             before = {account.id: (account.posted, account.pending) for account in book.accounts.values()}
             outcomes = [_apply_group(book, group) for group in groups]
             if book.transfers:
@@ -77,7 +93,15 @@ class Store:
                     if account.id in before and before[account.id] != (account.posted, account.pending)
                 ]
                 sqlite.save(connection, book, changed)
+        self._remember(book)
         return outcomes
+
+    def _remember(self, book: Book) -> None:
+        for toll, pending in book.pendings.items():
+            if pending.resolved_by is not None:
+                self._open.pop(toll, None)
+            elif len(self._open) < OPEN_TOLLS:
+                self._open[toll] = pending
 
     def execute(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction of its own."""
@@ -176,7 +200,7 @@ def _apply_group(book: Book, group: Sequence[Operation]) -> list[Outcome]:
     return outcomes
 
 
-def _load(connection: Connection, operations: Sequence[Operation]) -> Book:
+def _load(connection: Connection, operations: Sequence[Operation], open_tolls: Mapping[int, Pending]) -> Book:
     ids: set[int] = set()
     keys: set[str] = set(_STANDING_KEYS)
     tolls: set[int] = set()
@@ -190,4 +214,7 @@ def _load(connection: Connection, operations: Sequence[Operation]) -> Book:
             ids.add(operation.account)
         if isinstance(operation, Capture | Void):
             tolls.add(operation.toll)
-    return sqlite.load(connection, ids, keys, tolls, spend_keys)
+    known = {toll: open_tolls[toll] for toll in tolls if toll in open_tolls}
+    book = sqlite.load(connection, ids, keys, tolls - known.keys(), spend_keys)
+    book.pendings.update(known)
+    return book

@@ -8,6 +8,7 @@ waits for nothing; under load the cost of a durable commit is shared by all that
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from fastapi_tollbooth.errors import Unavailable
 from fastapi_tollbooth.ledger.book import Authorized, Operation, Outcome, Void
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 BATCH = 512
 RETRY_SECONDS = 0.5
-_ATTEMPTS = 3
+LINGER_SECONDS = 0.01
 _DATABASE_ERRORS = (SQLAlchemyError, OSError)
 
 
@@ -41,13 +42,6 @@ class _Apply:
 
 
 @dataclass(slots=True)
-class _Later:
-    """An operation that nobody awaits, tried until it is durable."""
-
-    operation: Operation
-
-
-@dataclass(slots=True)
 class _Work:
     """Any other use of the database, in the order of the queue."""
 
@@ -56,11 +50,15 @@ class _Work:
     loop: asyncio.AbstractEventLoop
 
 
+class _Nudge:
+    """There is something owed, where there was nothing."""
+
+
 class _Stop:
     """Everything that was queued before this is written; then the thread ends."""
 
 
-_Job = _Apply | _Later | _Work | _Stop
+_Job = _Apply | _Work | _Nudge | _Stop
 _Wake = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Any]
 
 
@@ -75,6 +73,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self._store = Store(url)
         self._queue: SimpleQueue[_Job] = SimpleQueue()
+        self._owed: deque[Operation] = deque()
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -97,7 +96,10 @@ class Ledger:
 
     def apply_later(self, operation: Operation) -> None:
         """Run one idempotent operation in a later batch, again and again until it is durable."""
-        self._put(_Later(operation))
+        first = not self._owed
+        self._owed.append(operation)
+        if first:
+            self._put(_Nudge())
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query that only reads.
@@ -146,20 +148,23 @@ class Ledger:
     # ── the thread ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        owed: list[Operation] = []
-        stopping = False
+        stopping, wait = False, None
         while not stopping:
-            jobs = self._take(timeout=RETRY_SECONDS if owed else None)
+            jobs = self._take(wait)
             stopping = any(isinstance(job, _Stop) for job in jobs)
-            owed += [job.operation for job in jobs if isinstance(job, _Later)]
-            asked = [job for job in jobs if isinstance(job, _Apply)]
-            wake, owed = self._write(owed, asked)
+            if self._owed and not stopping and wait is None and all(isinstance(job, _Nudge) for job in jobs):
+                # Nobody awaits what is owed: let it ride with the next charge, if one comes soon.
+                wait = LINGER_SECONDS
+                continue
+            wake, failed = self._write([job for job in jobs if isinstance(job, _Apply)])
             wake += [self._run_work(job) for job in jobs if isinstance(job, _Work)]
             self._notify(wake)
-        if owed:
-            logger.error(
-                "%d captures or voids could not be written before shutdown; the sweeper resolves them", len(owed)
-            )
+            wait = RETRY_SECONDS if failed else LINGER_SECONDS if self._owed else None
+        failed = False
+        while self._owed and not failed:
+            _, failed = self._write([])
+        if self._owed:
+            logger.error("%d captures or voids were not written before shutdown and stay pending", len(self._owed))
         self._store.close()
 
     def _take(self, timeout: float | None) -> list[_Job]:
@@ -174,30 +179,23 @@ class Ledger:
                 break
         return jobs
 
-    def _write(self, owed: list[Operation], asked: list[_Apply]) -> tuple[list[_Wake], list[Operation]]:
-        if not owed and not asked:
-            return [], owed
+    def _write(self, asked: list[_Apply]) -> tuple[list[_Wake], bool]:
+        owed = [self._owed.popleft() for _ in range(min(len(self._owed), BATCH))]
         groups: list[Sequence[Operation]] = [*((operation,) for operation in owed), *(job.operations for job in asked)]
+        if not groups:
+            return [], False
         try:
-            outcomes = self._transact(groups)
+            outcomes = self._store.transact(groups)
         except _DATABASE_ERRORS as error:
             logger.error("the ledger could not write %d operations: %s", len(groups), type(error).__name__)
-            return [(job.loop, job.future, ledger_unavailable()) for job in asked], owed
+            self._owed.extendleft(reversed(owed))
+            return [(job.loop, job.future, ledger_unavailable()) for job in asked], True
         except Exception:
             # A defect of ours. Nothing was committed; what was owed stays pending, which the sweeper voids.
             logger.exception("the ledger failed on a batch of %d operations", len(groups))
-            return [(job.loop, job.future, ledger_unavailable()) for job in asked], []
+            return [(job.loop, job.future, ledger_unavailable()) for job in asked], True
         results = outcomes[len(owed) :]
-        return [(job.loop, job.future, result) for job, result in zip(asked, results, strict=True)], []
-
-    def _transact(self, groups: list[Sequence[Operation]]) -> list[list[Outcome]]:
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return self._store.transact(groups)
-            except IntegrityError:
-                # Another process opened the same account or spent the same payment first: load again and decide anew.
-                continue
-        return self._store.transact(groups)
+        return [(job.loop, job.future, result) for job, result in zip(asked, results, strict=True)], False
 
     def _run_work(self, job: _Work) -> _Wake:
         try:
