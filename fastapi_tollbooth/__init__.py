@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from fastapi_tollbooth.dependencies import get_tollbooth, priced
     from fastapi_tollbooth.errors import ConfigurationError, PaymentRequired, Refusal, TollboothError
     from fastapi_tollbooth.money import Asset, Money
+    from fastapi_tollbooth.rules import Rule
     from fastapi_tollbooth.settings import TollboothSettings
     from fastapi_tollbooth.toll import Toll
     from fastapi_tollbooth.tollbooth import Tollbooth
@@ -17,6 +18,7 @@ __all__ = [
     "Money",
     "PaymentRequired",
     "Refusal",
+    "Rule",
     "Toll",
     "Tollbooth",
     "TollboothError",
@@ -29,6 +31,7 @@ _HOMES = {
     "dependencies": ("get_tollbooth", "priced"),
     "errors": ("ConfigurationError", "PaymentRequired", "Refusal", "TollboothError"),
     "money": ("Asset", "Money"),
+    "rules": ("Rule",),
     "settings": ("TollboothSettings",),
     "toll": ("Toll",),
     "tollbooth": ("Tollbooth",),

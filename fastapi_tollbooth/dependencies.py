@@ -3,16 +3,29 @@
 A name in a dependency's signature must not hide behind ``TYPE_CHECKING``: FastAPI resolves it at run time.
 """
 
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fastapi.dependencies.utils import get_dependant
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from fastapi_tollbooth.errors import ConfigurationError, Refusal
+from fastapi_tollbooth.errors import ConfigurationError, PricingFailed, Refusal
+from fastapi_tollbooth.facts import require_unambiguous
 from fastapi_tollbooth.money import Money
-from fastapi_tollbooth.pricing import RoutePrice
+from fastapi_tollbooth.pricing import FACT_NAMES, RoutePrice, declare
+from fastapi_tollbooth.request_facts import body_of
 from fastapi_tollbooth.responses import ensure_answered
-from fastapi_tollbooth.routes import Gate, gate_of
+from fastapi_tollbooth.routes import Gate, gate_of, template_of
+from fastapi_tollbooth.rules import Rule
 from fastapi_tollbooth.settlement import visit_of
 from fastapi_tollbooth.toll import Toll
-from fastapi_tollbooth.tollbooth import Tollbooth
+from fastapi_tollbooth.tollbooth import Compute, Tollbooth
+
+logger = logging.getLogger("fastapi_tollbooth.pricing")
 
 
 async def get_tollbooth(connection: HTTPConnection) -> Tollbooth:
@@ -31,48 +44,122 @@ class Priced(Gate):
 
     def __init__(self, price: RoutePrice) -> None:
         self.price = price
+        self._dependencies = _dependency_parameters(price.function)
+        # FastAPI resolves what it finds in a callable's signature: here also what the pricing function depends on.
+        own = inspect.Parameter("connection", inspect.Parameter.KEYWORD_ONLY, annotation=HTTPConnection)
+        self.__signature__ = inspect.Signature([own, *self._dependencies])
+        if self._dependencies:
+            _refuse_body_parameters(self)
 
-    async def __call__(self, connection: HTTPConnection) -> Toll:
+    @property
+    def decided_by_head(self) -> bool:
+        """Whether the request's head is enough to find its price."""
+        return not self.price.reads_body and not self._dependencies
+
+    async def __call__(self, connection: HTTPConnection, **dependencies: Any) -> Toll:
         """Take the toll of this request, at the most specific of its prices.
 
         Raises:
             Refusal: the request cannot be served; nothing was charged.
         """
         visit = visit_of(connection)
-        if visit.toll is None:
-            visit.engine = tollbooth = _engine(connection)
-            gate = gate_of(connection.scope) or self
-            if _is_preflight(connection):
-                visit.toll = tollbooth.free(gate.price, connection)
-            else:
-                try:
-                    visit.toll = await tollbooth.authorize(gate.price, connection)
-                except Refusal:
-                    ensure_answered(connection.scope)
-                    raise
+        if visit.toll is not None:
+            return visit.toll
+        gate = gate_of(connection.scope) or self
+        if not isinstance(gate, Priced) or (gate is not self and gate._dependencies):
+            return _TakenElsewhere()  # type: ignore[return-value]
+        visit.engine = tollbooth = _engine(connection)
+        if _is_preflight(connection):
+            visit.toll = tollbooth.free(connection)
+            return visit.toll
+        try:
+            visit.toll = await tollbooth.authorize(gate.price, connection, gate.computation(connection, dependencies))
+        except Refusal:
+            ensure_answered(connection.scope)
+            raise
         return visit.toll
 
     async def refuse_early(self, connection: HTTPConnection) -> None:
         """Refuse before the body is read, if the request's head brings no credential."""
         if not _is_preflight(connection):
             ensure_answered(connection.scope)
-            await _engine(connection).refuse_unpaid(self.price, connection)
+            await _engine(connection).refuse_unpaid(self.price, connection, self.computation(connection, {}))
+
+    def computation(self, connection: HTTPConnection, dependencies: Mapping[str, Any]) -> Compute | None:
+        """The pricing function with its arguments; None where the price has none."""
+        function = self.price.function
+        if function is None:
+            return None
+
+        async def compute() -> Money | None:
+            try:
+                arguments = {**dependencies, **await _facts_by_name(connection, self.price.function_facts)}
+                result = await _call(function, arguments)
+                return self.price.computed(result)
+            except HTTPException:
+                raise
+            except Exception as error:
+                logger.exception(
+                    "the pricing function of %s failed; nothing was charged", template_of(connection.scope)
+                )
+                raise PricingFailed("pricing_failed", "The price of this request could not be found.") from error
+
+        return compute
 
     def __repr__(self) -> str:
         return f"priced({str(self.price)!r})"
 
 
-def priced(price: str | Money, *, description: str | None = None) -> Priced:
+def priced(
+    price: str | Money | Callable[..., Any] | None = None,
+    *,
+    match: Sequence[Rule | Mapping[str, Any]] | None = None,
+    tiers: Mapping[str, str | Money] | None = None,
+    tier_header: str = "X-Toll-Tier",
+    models: Mapping[str, str | Money] | None = None,
+    fallback: str | Money | None = None,
+    max_price: str | Money | None = None,
+    description: str | None = None,
+) -> Priced:
     """The dependency that makes a route cost money: ``Depends(priced("$0.01"))``.
 
     Args:
-        price: What each request costs: ``"$0.01"``, ``"0.01 USD"``, ``"21 sat"``, ``"500 msat"`` or a `Money`.
+        price: What each request costs (``"$0.01"``, ``"0.01 USD"``, ``"21 sat"``, ``"500 msat"``, a `Money`), or a
+            function, sync or async, that says so. A function gets those of ``body``, ``headers``, ``query``, ``params``
+            and ``request`` that it names as parameters; its other parameters are FastAPI dependencies. It returns
+            `Money`, text such as ``"$0.01"``, a number of dollars, or None to leave the price to the fallback.
+        match: Rules, tried in order; the first whose conditions all hold decides.
+        tiers: Prices by tier; callers choose one in ``tier_header``, and ``"default"`` holds where they do not.
+        tier_header: The header that names the tier.
+        models: Prices by the body's ``model``, with the built-in table behind them.
+        fallback: The price of what match, tiers, models and the function leave open.
+        max_price: An amount that no price of this route may exceed.
         description: What the price is for; shown in the documentation.
 
     Raises:
-        ConfigurationError: the price is not an amount of money.
+        ConfigurationError: the declaration cannot mean anything.
     """
-    return Priced(RoutePrice(price if isinstance(price, Money) else Money.parse(price), description))
+    return Priced(
+        declare(
+            price,
+            match=match,
+            tiers=tiers,
+            tier_header=tier_header,
+            models=models,
+            fallback=fallback,
+            max_price=max_price,
+            description=description,
+        )
+    )
+
+
+class _TakenElsewhere:
+    """Stands for a toll that a more specific price of the request takes, after its own dependencies are resolved."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConfigurationError(
+            "this price does not take the request's toll: a more specific one does; ask for the toll there"
+        )
 
 
 def _engine(connection: HTTPConnection) -> Tollbooth:
@@ -87,3 +174,60 @@ def _engine(connection: HTTPConnection) -> Tollbooth:
 
 def _is_preflight(connection: HTTPConnection) -> bool:
     return connection.scope.get("method") == "OPTIONS"
+
+
+async def _call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+        return await function(**arguments)
+    result = await run_in_threadpool(function, **arguments)
+    return await result if inspect.isawaitable(result) else result
+
+
+async def _facts_by_name(connection: HTTPConnection, names: Sequence[str]) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for name in names:
+        match name:
+            case "body":
+                facts[name], _ = await body_of(connection)
+                require_unambiguous(facts[name])
+            case "headers":
+                facts[name] = connection.headers
+            case "query":
+                facts[name] = connection.query_params
+            case "params":
+                facts[name] = dict(connection.path_params)
+            case _:
+                facts[name] = connection
+    return facts
+
+
+def _dependency_parameters(function: Callable[..., Any] | None) -> list[inspect.Parameter]:
+    if function is None:
+        return []
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+    except (NameError, ValueError) as error:
+        raise ConfigurationError(f"the signature of the pricing function cannot be read: {error}") from error
+    taken = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if any(parameter.kind in taken for parameter in parameters):
+        raise ConfigurationError(
+            f"a pricing function names what it wants, out of {', '.join(FACT_NAMES)}, or dependencies"
+        )
+    return [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in parameters
+        if parameter.name not in FACT_NAMES
+    ]
+
+
+def _refuse_body_parameters(priced: Priced) -> None:
+    pending = [get_dependant(path="/", call=priced)]
+    while pending:
+        dependant = pending.pop()
+        if dependant.body_params:
+            names = ", ".join(field.name for field in dependant.body_params)
+            raise ConfigurationError(
+                f"the pricing function declares a body parameter ({names}), which would change the route's own body: "
+                "name a parameter `body` to get the parsed body"
+            )
+        pending.extend(dependant.dependencies)

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, params
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 from starlette.requests import HTTPConnection
+from starlette.routing import Mount
 from starlette.types import Scope
 
 from fastapi_tollbooth.pricing import RoutePrice
@@ -17,6 +18,11 @@ class Gate(ABC):
     """What ``priced(...)`` hangs on a route: a price, and the power to refuse before the body is read."""
 
     price: RoutePrice
+
+    @property
+    @abstractmethod
+    def decided_by_head(self) -> bool:
+        """Whether the request's head is enough to find its price."""
 
     @abstractmethod
     async def refuse_early(self, connection: HTTPConnection) -> None:
@@ -41,12 +47,32 @@ def most_specific(dependant: Dependant) -> Gate | None:
     return found
 
 
+def takes_form(scope: Scope) -> bool:
+    """Whether the route that was matched declares form fields or files."""
+    body_field = getattr(_context(scope), "body_field", None)
+    return isinstance(getattr(body_field, "field_info", None), params.Form)
+
+
+def takes_untyped_json(scope: Scope) -> bool:
+    """Whether the route reads a body without a content type as JSON, which FastAPI by default does not."""
+    strict = getattr(_context(scope), "strict_content_type", False)
+    return not getattr(strict, "value", strict)
+
+
 def template_of(scope: Scope) -> str:
     """The route's path template with every prefix, such as ``/v1/items/{id}``."""
     path = str(getattr(_context(scope), "path_format", None) or scope.get("path", ""))
     root = str(scope.get("root_path", ""))
     mounted_at = root[len(str(scope.get("app_root_path", root))) :]
     return mounted_at + path
+
+
+def with_mounted(app: FastAPI, prefix: str = "") -> Iterator[tuple[str, FastAPI]]:
+    """An application and all that are mounted in it, with the path that each is mounted at."""
+    yield prefix, app
+    for route in app.routes:
+        if isinstance(route, Mount) and isinstance(route.app, FastAPI):
+            yield from with_mounted(route.app, prefix + route.path)
 
 
 def priced_routes(app: FastAPI) -> Iterator[tuple[Any, Gate]]:

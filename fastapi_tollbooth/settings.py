@@ -20,6 +20,10 @@ def _top_up(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else _text(value, Money.parse)
 
 
+def _price(value: Any) -> Any:
+    return _text(value, Money.parse)
+
+
 def _something(value: int | Money) -> int | Money:
     if (value.amount if isinstance(value, Money) else value) < 1:
         raise ValueError("a payment must buy something: at least one request, or an amount above zero")
@@ -55,6 +59,12 @@ class TollboothSettings(BaseSettings):
 
     btc_usd: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = None
     """Dollars for one bitcoin, for prices in dollars that are paid over Lightning."""
+
+    default_price: Annotated[Money | None, NoDecode, BeforeValidator(_price)] = None
+    """What priced routes cost where their own price says nothing."""
+
+    price_body_limit: int = Field(default=65_536, ge=1)
+    """Bytes of a body that are read to find its price; larger bodies get 413 on routes whose price depends on them."""
 
     invoice_expiry: int = Field(default=600, ge=30, le=86_400)
     """Seconds that an invoice can be paid."""

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_tollbooth.errors import ConfigurationError, Refusal
+from fastapi_tollbooth.errors import BodyTooLarge, ConfigurationError, Refusal
 from fastapi_tollbooth.rails import Receipt
-from fastapi_tollbooth.responses import answer
+from fastapi_tollbooth.responses import answer, ensure_answered
 from fastapi_tollbooth.routes import gate_of
 from fastapi_tollbooth.toll import Toll
 
@@ -28,6 +28,11 @@ _DECISIVE = ("http.response.start", "websocket.http.response.start", "websocket.
 
 class Engine(Protocol):
     """What this layer needs of a `Tollbooth`."""
+
+    @property
+    def price_body_limit(self) -> int:
+        """Bytes of a body that may be read to find its price."""
+        ...
 
     def succeeded(self, status: int) -> bool:
         """Whether a response with this status is what the caller pays for."""
@@ -59,7 +64,7 @@ class Visit:
 class _Exchange:
     """The messages of one request. It knows the scope and the scope must not know it: a cycle would outlive both."""
 
-    __slots__ = ("_receive", "_scope", "_send", "_unread", "_visit", "_withheld")
+    __slots__ = ("_left", "_receive", "_scope", "_send", "_unread", "_visit", "_withheld")
 
     def __init__(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         self._visit = visit
@@ -67,6 +72,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._unread = scope["type"] == "http"
+        self._left: int | None = None
         self._withheld = False
 
     async def receive(self) -> Message:
@@ -74,9 +80,17 @@ class _Exchange:
         if self._unread:
             self._unread = False
             gate = gate_of(self._scope)
-            if gate is not None and self._visit.toll is None and not gate.price.reads_body:
+            if gate is not None and gate.price.reads_body:
+                self._left = self._visit.engine.price_body_limit
+            elif gate is not None and self._visit.toll is None and gate.decided_by_head:
                 await gate.refuse_early(HTTPConnection(self._scope))
-        return await self._receive()
+        message = await self._receive()
+        if self._left is not None:
+            self._left -= len(message.get("body", b""))
+            if self._left < 0:
+                ensure_answered(self._scope)
+                raise BodyTooLarge("body_too_large", "The price depends on the body, and this body is too large.")
+        return message
 
     def send(self, message: Message) -> Awaitable[None]:
         """The application's ``send``: settles an open toll before the first message that decides the request."""

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from fastapi import FastAPI
 from sqlalchemy import Connection, select
 from starlette.requests import HTTPConnection
-from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from fastapi_tollbooth.dependencies import get_tollbooth
@@ -30,9 +29,10 @@ from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.money import Asset, Money
 from fastapi_tollbooth.pricing import RoutePrice
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
+from fastapi_tollbooth.routes import with_mounted
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.toll import Quote, Toll, free_toll
-from fastapi_tollbooth.tollbooth import Tollbooth
+from fastapi_tollbooth.tollbooth import Compute, Tollbooth
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ _RAW_HEADER = PAYMENT_HEADER.lower().encode()
 
 @dataclass(slots=True)
 class _FakePayment:
-    price: Money
+    quote: Quote
     paid: bool = False
 
 
@@ -69,7 +69,7 @@ class FakeRail:
     async def challenge(self, quote: Quote, presented: str | None) -> Challenge:
         """An id to pay."""
         payment_id = secrets.token_hex(8)
-        self._payments[payment_id] = _FakePayment(quote.price)
+        self._payments[payment_id] = _FakePayment(quote)
         headers = (("WWW-Authenticate", f'Fake payment="{payment_id}"'),)
         return Challenge(headers, {"fakePayment": payment_id}, datetime.now(UTC) + timedelta(minutes=10))
 
@@ -80,14 +80,17 @@ class FakeRail:
         payment = self._payments.get(credential)
         if payment is None or not payment.paid:
             raise CredentialRefused("not_paid", "The fake payment was not made.")
+        # What was quoted holds for requests that are priced alike, whatever the price is by now; for no others.
+        quoted = payment.quote
+        if (quoted.route, quoted.variant) != (quote.route, quote.variant):
+            raise CredentialRefused("wrong_resource", "The fake payment is for another request.")
         account = f"fake:{credential}"
-        record = Payment(self.name, account, payment.price.amount, payment.price.asset, account)
-        outcome = (
-            await self._ledger.apply(Fund(account, payment.price, record), Authorize(account, quote.price, quote.route))
-        )[-1]
+        record = Payment(self.name, account, quoted.price.amount, quoted.price.asset, account)
+        fund, authorize = Fund(account, quoted.price, record), Authorize(account, quoted.price, quote.route)
+        outcome = (await self._ledger.apply(fund, authorize))[-1]
         if not isinstance(outcome, Authorized):
             raise CredentialRefused("already_spent", "The fake payment was spent.")
-        return Authorization(str(outcome.toll), quote.price, None, account, outcome)
+        return Authorization(str(outcome.toll), quoted.price, None, account, outcome)
 
     async def capture(self, toll: Toll) -> Receipt:
         """Earn the money, unless the test has settlement fail."""
@@ -120,16 +123,18 @@ class FakeTollbooth(Tollbooth):
         self._given_rails = (self.rail,)
         self._free = False
 
-    async def authorize(self, price: RoutePrice, connection: HTTPConnection) -> Toll:
+    async def authorize(self, price: RoutePrice, connection: HTTPConnection, compute: Compute | None = None) -> Toll:
         """Take the toll, or let the request pass while there is a free pass."""
         if self._free:
-            return free_toll(self.quote(price, connection))
-        return await super().authorize(price, connection)
+            return free_toll(await self.quote(price, connection, compute))
+        return await super().authorize(price, connection, compute)
 
-    async def refuse_unpaid(self, price: RoutePrice, connection: HTTPConnection) -> None:
+    async def refuse_unpaid(
+        self, price: RoutePrice, connection: HTTPConnection, compute: Compute | None = None
+    ) -> None:
         """Refuse as the real one does, unless there is a free pass."""
         if not self._free:
-            await super().refuse_unpaid(price, connection)
+            await super().refuse_unpaid(price, connection, compute)
 
     def charges(self) -> list[Money]:
         """What was charged so far, in order. What was voided is not here."""
@@ -222,7 +227,7 @@ class PayingClient(TestClient):
 @contextmanager
 def replaced(app: FastAPI, tollbooth: Tollbooth) -> Iterator[None]:
     """Have an application and those mounted in it use another tollbooth, and the old one again afterwards."""
-    apps = list(_with_mounted(app))
+    apps = [each for _, each in with_mounted(app)]
     before: list[Callable[..., Any] | None] = [each.dependency_overrides.get(get_tollbooth) for each in apps]
     for each in apps:
         each.dependency_overrides[get_tollbooth] = lambda: tollbooth
@@ -240,13 +245,6 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end from synchronous code, also when an event loop is running in this thread."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
-
-
-def _with_mounted(app: FastAPI) -> Iterator[FastAPI]:
-    yield app
-    for route in app.routes:
-        if isinstance(route, Mount) and isinstance(route.app, FastAPI):
-            yield from _with_mounted(route.app)
 
 
 def _list(amounts: list[Money]) -> str:

@@ -7,6 +7,7 @@ Pure. Everything that affects the life-cycle is in the table below.
     free ───────▶ FREE                                  nothing to pay; stays as it is
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -42,12 +43,26 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 
 class Quote(NamedTuple):
-    """What one request costs, and what the answer may depend on."""
+    """What one request costs, and what the answer may depend on.
+
+    Attributes:
+        price: What the request costs.
+        route: The route template.
+        client: Who is calling, as far as the connection tells.
+        rule: Which part of the route's price decided.
+        variant: The same for all requests that are priced alike on this route: a rail that sells single requests binds
+            what was paid to it.
+        tier: The tier that was chosen, where the route has tiers.
+        tiers: All tiers of the route with their prices.
+    """
 
     price: Money
     route: str
     client: str
-    description: str | None = None
+    rule: str = "price"
+    variant: str = "price"
+    tier: str | None = None
+    tiers: Mapping[str, Money] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -62,6 +77,8 @@ class Toll:
         payer: Who pays: the key of an account in the ledger. Not a secret.
         rail: The rail that the money came in by, such as ``"l402"``.
         route: The route template, such as ``"/weather/{city}"``.
+        rule: Which part of the route's price decided, such as ``"match[0]"`` or ``"fallback"``.
+        tier: The tier that was chosen, where the route has tiers.
     """
 
     id: str
@@ -71,6 +88,8 @@ class Toll:
     payer: str
     rail: str
     route: str
+    rule: str = "price"
+    tier: str | None = None
     state: State = State.AUTHORIZED
     authorization: Any = field(default=None, repr=False)
 
@@ -94,4 +113,4 @@ class Toll:
 def free_toll(quote: Quote) -> Toll:
     """The toll of a request that costs nothing."""
     nothing = Money(0, quote.price.asset)
-    return Toll("free", nothing, nothing, None, "", "", quote.route, State.FREE)
+    return Toll("free", nothing, nothing, None, "", "", quote.route, quote.rule, quote.tier, State.FREE)

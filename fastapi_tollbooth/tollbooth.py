@@ -1,6 +1,6 @@
 """Tollbooth, the engine that all priced routes of an application share: price, credential, ledger, or 402."""
 
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, TypeVar
@@ -25,18 +25,22 @@ from fastapi_tollbooth.keys import KeyRing, load_key_ring
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning.dev import DevNode
 from fastapi_tollbooth.lightning.dev_routes import dev_routes
-from fastapi_tollbooth.money import Rate
+from fastapi_tollbooth.money import Asset, Money, Rate
 from fastapi_tollbooth.openapi import document
-from fastapi_tollbooth.pricing import RoutePrice
+from fastapi_tollbooth.pricing import PricedRoute, RoutePrice, describe
 from fastapi_tollbooth.rails import Rail, Receipt
 from fastapi_tollbooth.rails.l402 import L402Rail
+from fastapi_tollbooth.request_facts import digest_of, facts_of
 from fastapi_tollbooth.responses import refusal_handler
-from fastapi_tollbooth.routes import template_of
+from fastapi_tollbooth.routes import priced_routes, template_of, with_mounted
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import SettlementLayer
 from fastapi_tollbooth.toll import Event, Quote, Toll, free_toll
 
 T = TypeVar("T")
+
+Compute = Callable[[], Awaitable[Money | None]]
+"""Runs a route's pricing function; None where it leaves the price to the fallback."""
 
 SETTLEMENT_SECONDS = 60.0
 DEVELOPMENT_RATE = Rate.parse("100000")
@@ -56,6 +60,7 @@ class Tollbooth:
         self.settings = settings or TollboothSettings()
         self.ledger = Ledger(self.settings.database_url)
         self._given_rails = rails
+        self._apps: list[FastAPI] = []
 
     @cached_property
     def keys(self) -> KeyRing:
@@ -108,11 +113,14 @@ class Tollbooth:
         if self.dev_node is not None and self._given_rails is None:
             app.router.routes.extend(dev_routes(self.dev_node))
         document(app, rails)
+        self._apps.append(app)
+        self.check()
 
     def _lifespan_around(self, original: Lifespan[Any]) -> Lifespan[Any]:
         @asynccontextmanager
         async def lifespan(app: Any) -> AsyncIterator[Any]:
             async with original(app) as state:
+                self.check()
                 try:
                     yield state
                 finally:
@@ -126,13 +134,13 @@ class Tollbooth:
 
     # ── a request ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def authorize(self, price: RoutePrice, connection: HTTPConnection) -> Toll:
+    async def authorize(self, price: RoutePrice, connection: HTTPConnection, compute: Compute | None = None) -> Toll:
         """Price the request, check its credential, and have the ledger promise the money.
 
         Raises:
             Refusal: what the caller is told instead of being served. Nothing was charged.
         """
-        quote = self.quote(price, connection)
+        quote = await self.quote(price, connection, compute)
         if quote.price.is_zero:
             return free_toll(quote)
         rail, credential = self._presented(connection)
@@ -150,22 +158,70 @@ class Tollbooth:
             payer=authorization.payer,
             rail=rail.name,
             route=quote.route,
+            rule=quote.rule,
+            tier=quote.tier,
             authorization=authorization.state,
         )
 
-    def free(self, price: RoutePrice, connection: HTTPConnection) -> Toll:
-        """The toll of a request that is never charged, such as a CORS preflight."""
-        return free_toll(self.quote(price, connection))
-
-    async def refuse_unpaid(self, price: RoutePrice, connection: HTTPConnection) -> None:
+    async def refuse_unpaid(
+        self, price: RoutePrice, connection: HTTPConnection, compute: Compute | None = None
+    ) -> None:
         """Refuse a request that brings no credential, from its head alone.
 
         Raises:
             Refusal: as `authorize` would.
         """
-        quote = self.quote(price, connection)
-        if not quote.price.is_zero and self._presented(connection)[0] is None:
-            raise await self._payment_required(quote, _NO_CREDENTIAL)
+        if self._presented(connection)[0] is None:
+            quote = await self.quote(price, connection, compute)
+            if not quote.price.is_zero:
+                raise await self._payment_required(quote, _NO_CREDENTIAL)
+
+    async def quote(self, price: RoutePrice, connection: HTTPConnection, compute: Compute | None = None) -> Quote:
+        """What this request costs: rules, tiers or models first, then the price, the fallback, the default.
+
+        Raises:
+            AmbiguousRequest: the request gives a value that decides more than once, or names an unknown tier.
+            PricingFailed: the owner's pricing function failed, or nothing stands behind the rules.
+        """
+        route, client = template_of(connection.scope), client_of(connection.scope)
+        if price.known is not None:
+            return Quote(price.known, route, client)
+        decision = price.decide(await facts_of(connection, price)) if price.sources else None
+        variant = None
+        if decision is None:
+            computed = await compute() if compute is not None else None
+            decision = price.settle(computed, self.settings.default_price)
+            if computed is not None:
+                variant = f"function {await digest_of(connection)}"
+        return Quote(decision.price, route, client, decision.rule, variant or decision.rule, decision.tier, price.tiers)
+
+    def free(self, connection: HTTPConnection) -> Toll:
+        """The toll of a request that is never charged, such as a CORS preflight."""
+        return free_toll(Quote(Money(0, Asset.USD), template_of(connection.scope), client_of(connection.scope)))
+
+    def prices(self) -> list[PricedRoute]:
+        """Every priced route of the applications that this is installed on, and of those mounted in them."""
+        return [
+            describe(
+                prefix + context.path_format, getattr(context, "methods", None), gate.price, self.settings.default_price
+            )
+            for app in self._apps
+            for prefix, each in with_mounted(app)
+            for context, gate in priced_routes(each)
+        ]
+
+    def check(self) -> None:
+        """Make sure that every request to every priced route has a price.
+
+        Raises:
+            ConfigurationError: names the routes that have rules with nothing behind them.
+        """
+        bare = [f"{route.methods} {route.path}" for route in self.prices() if not route.is_total]
+        if bare:
+            raise ConfigurationError(
+                f"no price is left for what no rule matches on {', '.join(bare)}: give priced(...) a fallback, "
+                "or set TOLLBOOTH_DEFAULT_PRICE"
+            )
 
     async def capture(self, toll: Toll) -> Receipt:
         """Earn the money of a toll whose request succeeded. Doing it again changes nothing.
@@ -195,13 +251,14 @@ class Tollbooth:
             await (_guarded(settlement) if rail.settles_elsewhere else settlement)
             toll.advance(Event.VOID)
 
+    @property
+    def price_body_limit(self) -> int:
+        """Bytes of a body that may be read to find its price."""
+        return self.settings.price_body_limit
+
     def succeeded(self, status: int) -> bool:
         """Whether a response with this status is what the caller pays for. Override to decide otherwise."""
         return status < 400
-
-    def quote(self, price: RoutePrice, connection: HTTPConnection) -> Quote:
-        """What this request costs."""
-        return Quote(price.static, template_of(connection.scope), client_of(connection.scope), price.description)
 
     def _presented(self, connection: HTTPConnection) -> tuple[Rail[Any] | None, Any]:
         headers = connection.scope["headers"]
@@ -223,7 +280,9 @@ class Tollbooth:
                 continue
         if not challenges:
             return Unavailable("no_rail_available", "No way to pay can be offered at the moment. Come again later.")
-        members: dict[str, Any] = {"price": str(quote.price), **why.members}
+        members: dict[str, Any] = {"price": str(quote.price), "priceRule": quote.rule, **why.members}
+        if quote.tiers is not None:
+            members["tiers"] = {tier: str(price) for tier, price in quote.tiers.items()}
         for challenge in challenges:
             members |= challenge.members
         headers = [line for challenge in challenges for line in challenge.headers]

@@ -7,7 +7,9 @@ CENT = Money.parse("$0.01")
 
 
 def toll(state: State = State.AUTHORIZED) -> Toll:
-    return Toll("7", CENT, CENT, Money.parse("$0.09"), "l402:aa", "l402", "/weather", state, authorization="internal")
+    return Toll(
+        "7", CENT, CENT, Money.parse("$0.09"), "l402:aa", "l402", "/weather", state=state, authorization="internal"
+    )
 
 
 @pytest.mark.parametrize("state", State)

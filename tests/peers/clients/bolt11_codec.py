@@ -34,7 +34,7 @@ def written(wanted: dict[str, Any]) -> str:
         ]
     )
     invoice = Bolt11(wanted["network"], wanted["created_at"], tags, MilliSatoshi(wanted["amount_msat"]))
-    return encode(invoice, wanted["private_key"])
+    return str(encode(invoice, wanted["private_key"]))
 
 
 task = json.load(sys.stdin)

@@ -1,0 +1,75 @@
+"""``fastapi-tollbooth``: what an owner asks on the command line."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from fastapi import FastAPI
+from uvicorn.importer import ImportFromStringError, import_from_string
+
+from fastapi_tollbooth.models import built_in
+from fastapi_tollbooth.tollbooth import Tollbooth
+
+main = typer.Typer(no_args_is_help=True, add_completion=False, help="Get paid per request on FastAPI.")
+
+AppName = Annotated[str, typer.Argument(help="The application, such as shop:app.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@main.callback()
+def _tollbooth() -> None:
+    """Get paid per request on FastAPI."""
+
+
+@main.command()
+def routes(
+    app: Annotated[str, typer.Argument(help="The application, such as shop:app.")], as_json: AsJson = False
+) -> None:
+    """List every priced route: its kind, its range of prices, its fallback, and what to look at twice."""
+    prices = _tollbooth_of(app).prices()
+    if as_json:
+        _print_json([{**route._asdict(), **_texts(route._asdict())} for route in prices])
+        return
+    for route in prices:
+        typer.echo(f"{route.methods:<8} {route.path}")
+        typer.echo(f"         {route.kind}: {route.price}")
+        for warning in route.warnings:
+            typer.echo(f"         warning: {warning}")
+    typer.echo(f"{len(prices)} priced routes")
+
+
+@main.command()
+def models(as_json: AsJson = False) -> None:
+    """Print the built-in prices by language model, and the day that they were right."""
+    table = built_in()
+    if as_json:
+        _print_json({**table._asdict(), "prices": {model: str(price) for model, price in table.prices.items()}})
+        return
+    typer.echo(f"Prices as of {table.as_of}. {table.basis}")
+    for source in table.sources:
+        typer.echo(f"  {source}")
+    for model, price in table.prices.items():
+        typer.echo(f"{price!s:>8}  {model}")
+
+
+def _tollbooth_of(name: str) -> Tollbooth:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        app = import_from_string(name)
+    except ImportFromStringError as error:
+        raise typer.BadParameter(str(error)) from error
+    tollbooth = getattr(getattr(app, "state", None), "tollbooth", None)
+    if not isinstance(app, FastAPI) or not isinstance(tollbooth, Tollbooth):
+        raise typer.BadParameter(f"{name} is not a FastAPI application with a tollbooth installed")
+    return tollbooth
+
+
+def _texts(fields: dict[str, Any]) -> dict[str, str | None]:
+    amounts = ("lowest", "highest", "fallback")
+    return {name: None if fields[name] is None else str(fields[name]) for name in amounts}
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
