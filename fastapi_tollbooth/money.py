@@ -74,7 +74,9 @@ class Money:
 
     @classmethod
     def dollars(cls, number: int | float | Decimal) -> Self:
-        """A computed number of dollars, rounded **up** to the micro-dollar; a float counts as its decimal text.
+        """A computed number of dollars, rounded **up** to the micro-dollar.
+
+        A float counts as its decimal text to 15 significant digits, all that it can hold: ``0.003 * 3`` is ``0.009``.
 
         Raises:
             ConfigurationError: the number is negative, not finite or out of range.
@@ -82,7 +84,7 @@ class Money:
         if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
             raise ConfigurationError(f"a number of dollars is an int, float or Decimal, not {type(number).__name__}")
         try:
-            exact = Decimal(repr(number)) if isinstance(number, float) else Decimal(number)
+            exact = Decimal(format(number, ".15g")) if isinstance(number, float) else Decimal(number)
         except InvalidOperation as error:
             raise ConfigurationError(f"{number!r} is not a number of dollars") from error
         if not exact.is_finite() or exact < 0 or exact > MAX_AMOUNT // MICRO_PER_USD:

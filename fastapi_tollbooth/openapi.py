@@ -25,6 +25,13 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
         "detail": {"type": "string", "description": "What to do, for people."},
         "reason": {"type": "string", "description": "Why, as a stable slug."},
         "price": {"type": "string", "description": "What this request costs."},
+        "priceRule": {"type": "string", "description": "Which part of the route's price decided."},
+        "tiers": {
+            "type": "object",
+            "description": "All tiers of this operation with their prices.",
+            "additionalProperties": {"type": "string"},
+        },
+        "balance": {"type": "string", "description": "What is left of the credit that was presented."},
         "invoice": {"type": "string", "description": "L402: a BOLT11 Lightning invoice."},
         "macaroon": {"type": "string", "description": "L402: the credential that the invoice pays for."},
         "paymentHash": {"type": "string", "description": "L402: the invoice's payment hash in hex."},

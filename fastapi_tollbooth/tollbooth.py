@@ -201,13 +201,15 @@ class Tollbooth:
 
     def prices(self) -> list[PricedRoute]:
         """Every priced route of the applications that this is installed on, and of those mounted in them."""
+        apps: dict[int, tuple[str, FastAPI]] = {}
+        for installed in self._apps:
+            for prefix, app in with_mounted(installed):
+                apps.setdefault(id(app), (prefix, app))
+        default = self.settings.default_price
         return [
-            describe(
-                prefix + context.path_format, getattr(context, "methods", None), gate.price, self.settings.default_price
-            )
-            for app in self._apps
-            for prefix, each in with_mounted(app)
-            for context, gate in priced_routes(each)
+            describe(prefix + context.path_format, getattr(context, "methods", None), gate.price, default)
+            for prefix, app in apps.values()
+            for context, gate in priced_routes(app)
         ]
 
     def check(self) -> None:

@@ -130,4 +130,4 @@ def test_public_functions_and_classes_have_docstrings() -> None:
     assert missing == []
 
 
-_INNER = {"lifespan", "openapi", "configure", "settle", "read", "exchange_up", "add", "matches"}
+_INNER = {"lifespan", "openapi", "configure", "settle", "read", "exchange_up", "add", "matches", "holds", "compute"}

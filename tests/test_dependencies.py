@@ -394,12 +394,12 @@ def test_a_replayed_payment_runs_no_handler(app: FastAPI, tollbooth: FakeTollboo
 
 def test_a_payment_whose_request_failed_is_good_again(app: FastAPI, tollbooth: FakeTollbooth) -> None:
     with TestClient(app) as client:
-        payment = client.get("/ok").json()["fakePayment"]
+        payment = client.get("/return/503").json()["fakePayment"]
         tollbooth.rail.pay(payment)
         headers = {"X-Fake-Payment": payment}
-        assert client.get("/raise/503", headers=headers).status_code == 503
+        assert client.get("/return/503", headers=headers).status_code == 503
         tollbooth.assert_not_charged()
-        assert client.get("/ok", headers=headers).status_code == 200
+        assert client.get("/return/200", headers=headers).status_code == 200
     tollbooth.assert_charged("$0.01")
 
 

@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fastapi_tollbooth.cli import main
+
+APP = """
+from fastapi import Depends, FastAPI
+from fastapi_tollbooth import Tollbooth, TollboothSettings, priced
+app, bare = FastAPI(), FastAPI()
+Tollbooth(TollboothSettings(_env_file=None, default_price="$0.5")).install(app)
+
+@app.get("/weather/{city}", dependencies=[Depends(priced("$0.01"))])
+async def weather(city: str): ...
+
+@app.post("/ai", dependencies=[Depends(priced(match=[{"where": {"body.model": "o*"}, "price": "$0.07"}]))])
+async def ai(): ...
+"""
+
+
+def call(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, list(arguments))
+    return result.exit_code, result.output
+
+
+@pytest.fixture(autouse=True)
+def _shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cli_shop.py").write_text(APP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    monkeypatch.delitem(__import__("sys").modules, "cli_shop", raising=False)
+
+
+def test_routes_are_listed_with_their_prices_and_warnings() -> None:
+    code, output = call("routes", "cli_shop:app")
+    assert code == 0
+    assert "GET      /weather/{city}\n         static: $0.01" in output
+    assert "match: $0.07 when body.model is o*" in output
+    assert "warning: match without a fallback on the route itself" in output
+    assert "2 priced routes" in output
+
+
+def test_routes_as_json() -> None:
+    _, output = call("routes", "cli_shop:app", "--json")
+    static, match = json.loads(output)
+    assert (static["kind"], static["lowest"], static["highest"], static["warnings"]) == ("static", "$0.01", "$0.01", [])
+    assert (match["methods"], match["path"], match["kind"]) == ("POST", "/ai", "match")
+    assert (match["lowest"], match["highest"], match["fallback"]) == ("$0.07", "$0.50", None)
+
+
+@pytest.mark.parametrize("name", ["cli_shop:bare", "cli_shop:nothing", "nowhere:app", "nonsense"])
+def test_what_is_no_application_is_refused_in_words(name: str) -> None:
+    code, output = call("routes", name)
+    assert code == 2
+    assert "Traceback" not in output
+
+
+def test_models_state_their_date() -> None:
+    code, output = call("models")
+    assert code == 0
+    assert "Prices as of 20" in output
+    assert "gpt-4o-mini" in output
+    table = json.loads(call("models", "--json")[1])
+    assert table["as_of"] in output
+    assert table["prices"]["gpt-4o"].startswith("$")
