@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from types import FrameType
 
+from benchmarks import prices
 from benchmarks.audit import Audit, audit
 from benchmarks.load import LoadError, Order, Result, encode, measure
 from benchmarks.report import Row, summarize, table
@@ -60,7 +61,7 @@ def main() -> int:
     print(f"\nboth servers with the garbage collector tuned\n\n{table(tuned)}\n")
     for label, result in audits.items():
         print(f"books of the {label} server: {result}")
-    print(f"took {time.monotonic() - started:.0f} s")
+    print(f"\n{prices.report()}\n\ntook {time.monotonic() - started:.0f} s")
     if options.json is not None:
         _write_json(options, {"default": plain, "tuned_gc": tuned}, audits, results)
     return 1 if any(result.problems for result in audits.values()) else 0
