@@ -75,6 +75,10 @@ class TollboothSettings(BaseSettings):
     settlement_wait: float = Field(default=3.0, ge=0, le=30)
     """Seconds that a request waits for the node to confirm a payment that the caller has proof of."""
 
+    toll_deadline: float = Field(default=900.0, gt=0)
+    """Seconds after which a toll that was neither captured nor voided belongs to a process that ended: it is voided.
+    Longer than your slowest handler needs until its response starts."""
+
     def key_ring(self) -> tuple[bytes, ...]:
         """The configured secrets, newest first; empty when none is configured.
 

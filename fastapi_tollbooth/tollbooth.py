@@ -1,7 +1,10 @@
 """Tollbooth, the engine that all priced routes of an application share: price, credential, ledger, or 402."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -22,6 +25,7 @@ from fastapi_tollbooth.errors import (
     Unavailable,
 )
 from fastapi_tollbooth.keys import KeyRing, load_key_ring
+from fastapi_tollbooth.ledger.sweeper import sweep_for_ever
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning.dev import DevNode
 from fastapi_tollbooth.lightning.dev_routes import dev_routes
@@ -43,6 +47,7 @@ Compute = Callable[[], Awaitable[Money | None]]
 """Runs a route's pricing function; None where it leaves the price to the fallback."""
 
 SETTLEMENT_SECONDS = 60.0
+SWEEP_EVERY = timedelta(minutes=1)
 DEVELOPMENT_RATE = Rate.parse("100000")
 
 _NO_CREDENTIAL = CredentialRefused("payment_required", "Pay one of the offers and send the credential that it buys.")
@@ -121,9 +126,14 @@ class Tollbooth:
         async def lifespan(app: Any) -> AsyncIterator[Any]:
             async with original(app) as state:
                 self.check()
+                deadline = timedelta(seconds=self.settings.toll_deadline)
+                sweeper = asyncio.create_task(sweep_for_ever(self.ledger, deadline, SWEEP_EVERY))
                 try:
                     yield state
                 finally:
+                    sweeper.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await sweeper
                     await self.close()
 
         return lifespan

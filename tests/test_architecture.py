@@ -30,6 +30,7 @@ ORDER = [
     {"access"},
     {"lightning.dev"},
     {"lightning.__init__", "lightning.bolt11", "lightning.secp256k1"},
+    {"ledger.sweeper"},
     {"ledger.writer"},
     {"ledger.store"},
     {"ledger.sqlite"},

@@ -153,6 +153,12 @@ def test_production_has_no_paying_endpoint(tmp_path: Any) -> None:
         assert client.post("/tollbooth/dev/pay", json={"invoice": "x"}).status_code == 404
 
 
+def test_starting_and_asking_leave_no_books_behind(tmp_path: Any, booth: Tollbooth, serve: Serve) -> None:
+    client = serve(app_with(booth))
+    client.get("/x")
+    assert not (tmp_path / "tollbooth.db").exists()
+
+
 def test_the_owner_s_lifespan_is_kept(booth: Tollbooth) -> None:
     from collections.abc import AsyncIterator
     from contextlib import asynccontextmanager

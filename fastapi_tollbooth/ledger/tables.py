@@ -93,6 +93,17 @@ class PaymentRow(TollboothTable, table=True):
     created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
 
 
+class SweepRow(TollboothTable, table=True):
+    """How far the sweeper has looked through the journal, and which worker is looking now."""
+
+    __tablename__ = "tollbooth_sweep"
+
+    name: str = Field(sa_type=AutoString, primary_key=True)
+    looked_up_to: int = Field(sa_type=BigInteger)
+    owner: str | None = Field(default=None, sa_type=AutoString)
+    leased_until: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=True))
+
+
 class DevInvoiceRow(TollboothTable, table=True):
     """An invoice of the development node that was paid; shared by all workers of the service."""
 

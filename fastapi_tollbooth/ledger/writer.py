@@ -122,6 +122,11 @@ class Ledger:
         path = self._store.path
         return None if path is None else path.with_name(f"{path.name}.{suffix}")
 
+    @property
+    def exists(self) -> bool:
+        """Whether there are any books yet: they are opened by the first request that pays."""
+        return self._thread is not None if self._store.path is None else self._store.path.exists()
+
     async def close(self) -> None:
         """Write everything that is queued and stop the thread."""
         with self._guard:

@@ -1,0 +1,139 @@
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from fastapi_tollbooth import Asset, Money, Tollbooth, TollboothSettings
+from fastapi_tollbooth.ledger import sweeper
+from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Payment, Resolved
+from fastapi_tollbooth.ledger.sweeper import sweep
+from fastapi_tollbooth.ledger.writer import Ledger
+
+KEY = "l402:aa"
+NOW, LATER = timedelta(0), timedelta(hours=1)
+
+
+def cents(amount: int) -> Money:
+    return Money(amount, Asset.USD)
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
+    made = Ledger(f"sqlite:///{tmp_path}/t.db")
+    await made.apply(Fund(KEY, cents(100), Payment("l402", "p1", 1, Asset.BTC, KEY)))
+    yield made
+    await made.close()
+
+
+async def promise(ledger: Ledger, amount: int = 10) -> Authorized:
+    [outcome] = await ledger.apply(Authorize(KEY, cents(amount), "/x"))
+    assert isinstance(outcome, Authorized)
+    return outcome
+
+
+async def balances(ledger: Ledger) -> tuple[int, int]:
+    query = text("SELECT posted, pending FROM tollbooth_account WHERE kind = 'payer'")
+    row = await ledger.read(lambda connection: connection.execute(query).one())
+    return row.posted, row.pending
+
+
+@pytest.mark.anyio
+async def test_only_what_is_past_its_deadline_is_given_back(ledger: Ledger) -> None:
+    await promise(ledger)
+    assert await sweep(ledger, LATER) == 0
+    assert await balances(ledger) == (100, 10)
+    assert await sweep(ledger, NOW) == 1
+    assert await balances(ledger) == (100, 0)
+    assert await sweep(ledger, NOW) == 0
+
+
+@pytest.mark.anyio
+async def test_what_is_resolved_stays_so(ledger: Ledger) -> None:
+    tolls = [await promise(ledger) for _ in range(3)]
+    await ledger.apply(Capture(tolls[0].account_id, tolls[0].toll))
+    assert await sweep(ledger, NOW) == 2
+    assert await balances(ledger) == (90, 0)
+    assert await ledger.apply(Capture(tolls[1].account_id, tolls[1].toll)) == [Resolved("void")]
+    assert await balances(ledger) == (90, 0)
+
+
+@pytest.mark.anyio
+async def test_each_part_of_the_journal_is_looked_at_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "LIMIT", 4)
+    for _ in range(10):
+        await promise(ledger, 1)
+    assert await sweep(ledger, NOW) == 10
+    query = text("SELECT looked_up_to, owner, leased_until FROM tollbooth_sweep")
+    looked, owner, leased = await ledger.read(lambda connection: connection.execute(query).one())
+    assert (owner, leased) == (None, None)
+    await promise(ledger, 1)
+    assert await sweep(ledger, NOW) == 1
+    assert (await ledger.read(lambda connection: connection.execute(query).one())).looked_up_to > looked
+
+
+@pytest.mark.anyio
+async def test_of_several_workers_one_sweeps(ledger: Ledger, tmp_path: Path) -> None:
+    others = [Ledger(f"sqlite:///{tmp_path}/t.db") for _ in range(3)]
+    for _ in range(20):
+        await promise(ledger, 1)
+    found = await asyncio.gather(*(sweep(each, NOW) for each in (ledger, *others)))
+    assert sum(found) == 20
+    assert await balances(ledger) == (100, 0)
+    for other in others:
+        await other.close()
+
+
+@pytest.mark.anyio
+async def test_a_lease_whose_holder_died_runs_out(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    await promise(ledger)
+    assert await sweep(ledger, LATER) == 0
+    hold = text("UPDATE tollbooth_sweep SET owner = 'dead', leased_until = '2999-01-01 00:00:00.000000'")
+    await ledger.execute(lambda connection: connection.execute(hold))
+    assert await sweep(ledger, NOW) == 0
+    expire = text("UPDATE tollbooth_sweep SET leased_until = '2020-01-01 00:00:00.000000'")
+    await ledger.execute(lambda connection: connection.execute(expire))
+    assert await sweep(ledger, NOW) == 1
+
+
+CRASH = """
+import asyncio, os, sys
+from fastapi_tollbooth import Asset, Money
+from fastapi_tollbooth.ledger.book import Authorize
+from fastapi_tollbooth.ledger.writer import Ledger
+
+async def main():
+    ledger = Ledger(sys.argv[1])
+    await ledger.apply(Authorize("l402:aa", Money(30, Asset.USD), "/x"))
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.anyio
+async def test_what_a_killed_process_held_is_given_back_when_the_service_starts_again(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    url = f"sqlite:///{tmp_path}/t.db"
+    killed = subprocess.run([sys.executable, "-c", CRASH, url], check=False)
+    assert killed.returncode == -9
+    assert await balances(ledger) == (100, 30)
+    app = FastAPI()
+    Tollbooth(TollboothSettings(_env_file=None, database_url=url, toll_deadline=0.001)).install(app)
+
+    def start() -> None:
+        with TestClient(app):
+            for _ in range(200):
+                if asyncio.run(balances(Ledger(url))) == (100, 0):
+                    break
+
+    await asyncio.to_thread(start)
+    assert await balances(ledger) == (100, 0)
