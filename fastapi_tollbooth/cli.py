@@ -9,10 +9,16 @@ import typer
 from fastapi import FastAPI
 from uvicorn.importer import ImportFromStringError, import_from_string
 
+from fastapi_tollbooth.ledger.audit import verify as audited
+from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.models import built_in
+from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.tollbooth import Tollbooth
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="Get paid per request on FastAPI.")
+
+ledger = typer.Typer(no_args_is_help=True, help="The books.")
+main.add_typer(ledger, name="ledger")
 
 AppName = Annotated[str, typer.Argument(help="The application, such as shop:app.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -52,6 +58,26 @@ def models(as_json: AsJson = False) -> None:
         typer.echo(f"  {source}")
     for model, price in table.prices.items():
         typer.echo(f"{price!s:>8}  {model}")
+
+
+@ledger.command()
+def verify(
+    as_json: AsJson = False,
+    database_url: Annotated[str | None, typer.Option(help="Instead of TOLLBOOTH_DATABASE_URL.")] = None,
+) -> None:
+    """Replay every transfer and compare with the balances; exit with 1 at the first discrepancy."""
+    store = Store(database_url or TollboothSettings().database_url)
+    if store.path is None or not store.path.exists():
+        raise typer.BadParameter("there is no ledger there yet")
+    audit = store.read(audited)
+    store.close()
+    if as_json:
+        _print_json(audit._asdict())
+    else:
+        counted = f"{audit.accounts} accounts, {audit.transfers} transfers, {audit.payments} payments"
+        typer.echo(f"{counted}, {audit.open_tolls} open tolls: {audit.discrepancy or 'every balance is right'}")
+    if audit.discrepancy is not None:
+        raise typer.Exit(1)
 
 
 def _tollbooth_of(name: str) -> Tollbooth:

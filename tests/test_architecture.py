@@ -34,6 +34,7 @@ ORDER = [
     {"ledger.writer"},
     {"ledger.store"},
     {"ledger.sqlite"},
+    {"ledger.audit"},
     {"ledger.tables", "ledger.__init__"},
     {"ledger.book"},
     {"keys"},
