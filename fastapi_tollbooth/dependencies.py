@@ -19,7 +19,7 @@ from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.pricing import FACT_NAMES, RoutePrice, declare
 from fastapi_tollbooth.request_facts import body_of
 from fastapi_tollbooth.responses import ensure_answered
-from fastapi_tollbooth.routes import Gate, gate_of, template_of
+from fastapi_tollbooth.routes import Gate, gate_of, methods_of, template_of
 from fastapi_tollbooth.rules import Rule
 from fastapi_tollbooth.settlement import visit_of
 from fastapi_tollbooth.toll import Toll
@@ -67,13 +67,15 @@ class Priced(Gate):
             return visit.toll
         gate = gate_of(connection.scope) or self
         if not isinstance(gate, Priced) or (gate is not self and gate._dependencies):
+            visit.deferred = True
             return _TakenElsewhere()  # type: ignore[return-value]
         visit.engine = tollbooth = _engine(connection)
         if _is_preflight(connection):
-            visit.toll = tollbooth.free(connection)
-            return visit.toll
+            # Never charged, so never served by the handler either: what may be asked is all that there is to know.
+            raise HTTPException(200, "OK", {"Allow": ", ".join(sorted(methods_of(connection.scope)))})
         try:
-            visit.toll = await tollbooth.authorize(gate.price, connection, gate.computation(connection, dependencies))
+            compute = gate.computation(connection, dependencies if gate is self else {})
+            visit.toll = await tollbooth.authorize(gate.price, connection, compute)
         except Refusal:
             ensure_answered(connection.scope)
             raise
@@ -165,7 +167,7 @@ class _TakenElsewhere:
 def _engine(connection: HTTPConnection) -> Tollbooth:
     # Looked up by hand, not as a sub-dependency: the early gate needs it before dependencies run, and a sub-dependency
     # costs every paid request about a tenth of what FastAPI itself does.
-    overrides = connection.scope["app"].dependency_overrides
+    overrides = getattr(connection.scope.get("app"), "dependency_overrides", {})
     engine: object = overrides[get_tollbooth]() if get_tollbooth in overrides else visit_of(connection).engine
     if not isinstance(engine, Tollbooth):
         raise ConfigurationError("an override of get_tollbooth is a plain function that returns a Tollbooth")

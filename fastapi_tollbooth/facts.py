@@ -61,11 +61,17 @@ class Repeated(dict[str, Any]):
 
 
 def parse_json(raw: bytes) -> Any:
-    """A JSON text as the handler's own parser reads it, with repeated keys noticed; `MISSING` when it is none."""
+    """A JSON text as the handler's own parser reads it, with repeated keys noticed; `MISSING` when it is none.
+
+    Raises:
+        AmbiguousRequest: it is nested so deeply that it cannot be said what the handler will see.
+    """
     try:
         return json.loads(raw, object_pairs_hook=from_pairs)
-    except (ValueError, RecursionError):
+    except ValueError:
         return MISSING
+    except RecursionError as error:
+        raise AmbiguousRequest("ambiguous_request", "The body is nested too deeply to be priced.") from error
 
 
 def from_pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Pure: no I/O, no framework. Nothing here goes through ``float``.
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_CEILING, Decimal, InvalidOperation, localcontext
 from enum import StrEnum
 from typing import Any, Self
 
@@ -89,8 +89,8 @@ class Money:
             raise ConfigurationError(f"{number!r} is not a number of dollars") from error
         if not exact.is_finite() or exact < 0 or exact > MAX_AMOUNT // MICRO_PER_USD:
             raise ConfigurationError(f"{number!r} is not a number of dollars from 0 to {MAX_AMOUNT // MICRO_PER_USD}")
-        numerator, denominator = exact.as_integer_ratio()
-        return cls(divide_up(numerator * MICRO_PER_USD, denominator), Asset.USD)
+        with localcontext(prec=60, rounding=ROUND_CEILING):
+            return cls(int((exact * MICRO_PER_USD).to_integral_value(ROUND_CEILING)), Asset.USD)
 
     @property
     def is_zero(self) -> bool:

@@ -1,6 +1,5 @@
 """Reading a request's facts off its connection, and only those that its price depends on."""
 
-import hashlib
 from email.message import Message
 from typing import Any
 
@@ -36,24 +35,12 @@ async def body_of(connection: HTTPConnection) -> tuple[Any, bool]:
     if not isinstance(connection, Request):
         return None, False
     content_type = _content_type(connection)
-    if content_type in _FORMS:
-        return (_fields(await connection.form()), True) if takes_form(connection.scope) else (None, False)
+    if takes_form(connection.scope):
+        return (_fields(await connection.form()), True) if content_type in _FORMS else (None, False)
     if not _is_json(content_type) and (content_type or not takes_untyped_json(connection.scope)):
         return None, False
     body = parse_json(await connection.body())
     return (None if body is MISSING else body), False
-
-
-async def digest_of(connection: HTTPConnection) -> str:
-    """A name for all that a pricing function may have looked at."""
-    body = await connection.body() if isinstance(connection, Request) and not takes_form(connection.scope) else b""
-    parts = [
-        connection.scope["method"].encode(),
-        connection.scope["path"].encode(),
-        connection.scope["query_string"],
-        body,
-    ]
-    return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 def _content_type(connection: HTTPConnection) -> str:
@@ -68,4 +55,5 @@ def _is_json(content_type: str) -> bool:
 
 
 def _fields(form: FormData) -> dict[str, Any]:
-    return from_pairs([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
+    # A file matches nothing, but it counts as a second value of its name.
+    return from_pairs([(name, value if isinstance(value, str) else None) for name, value in form.multi_items()])

@@ -1,7 +1,7 @@
 """Which price hangs on a route. The one module that knows how FastAPI keeps dependencies on routes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from fastapi import FastAPI, params
@@ -12,6 +12,8 @@ from starlette.routing import Mount
 from starlette.types import Scope
 
 from fastapi_tollbooth.pricing import RoutePrice
+
+MAX_TEMPLATE = 200
 
 
 class Gate(ABC):
@@ -47,6 +49,11 @@ def most_specific(dependant: Dependant) -> Gate | None:
     return found
 
 
+def methods_of(scope: Scope) -> Collection[str]:
+    """The methods of the route that was matched."""
+    return getattr(_context(scope), "methods", None) or ()
+
+
 def takes_form(scope: Scope) -> bool:
     """Whether the route that was matched declares form fields or files."""
     body_field = getattr(_context(scope), "body_field", None)
@@ -64,7 +71,8 @@ def template_of(scope: Scope) -> str:
     path = str(getattr(_context(scope), "path_format", None) or scope.get("path", ""))
     root = str(scope.get("root_path", ""))
     mounted_at = root[len(str(scope.get("app_root_path", root))) :]
-    return mounted_at + path
+    # A mount with parameters puts the caller's own text here.
+    return (mounted_at + path)[:MAX_TEMPLATE].encode("utf-8", "replace").decode()
 
 
 def with_mounted(app: FastAPI, prefix: str = "") -> Iterator[tuple[str, FastAPI]]:

@@ -9,21 +9,31 @@ that nothing is buffered. The dependency (`dependencies.py`) takes the toll; thi
     exception, cancellation, no response   void
 """
 
+import logging
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_tollbooth.errors import BodyTooLarge, ConfigurationError, Refusal
+from fastapi_tollbooth.errors import BodyTooLarge, ConfigurationError, PricingFailed, Refusal
 from fastapi_tollbooth.rails import Receipt
 from fastapi_tollbooth.responses import answer, ensure_answered
 from fastapi_tollbooth.routes import gate_of
 from fastapi_tollbooth.toll import Toll
 
-SCOPE_KEY = "fastapi_tollbooth"
+logger = logging.getLogger("fastapi_tollbooth")
 
-_DECISIVE = ("http.response.start", "websocket.http.response.start", "websocket.accept", "websocket.close")
+SCOPE_KEY = "fastapi_tollbooth"
+POLICY_VIOLATION = 1008  # RFC 6455 §7.4.1
+
+_DECISIVE = (
+    "http.response.start",
+    "websocket.http.response.start",
+    "websocket.accept",
+    "websocket.send",
+    "websocket.close",
+)
 
 
 class Engine(Protocol):
@@ -54,17 +64,18 @@ class Withheld(Exception):
 class Visit:
     """What priced dependencies and this layer share about one request: its engine, and its toll once there is one."""
 
-    __slots__ = ("engine", "toll")
+    __slots__ = ("deferred", "engine", "toll")
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.toll: Toll | None = None
+        self.deferred = False
 
 
 class _Exchange:
     """The messages of one request. It knows the scope and the scope must not know it: a cycle would outlive both."""
 
-    __slots__ = ("_left", "_receive", "_scope", "_send", "_unread", "_visit", "_withheld")
+    __slots__ = ("_accepted", "_left", "_receive", "_scope", "_send", "_unread", "_visit", "_withheld")
 
     def __init__(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         self._visit = visit
@@ -74,6 +85,7 @@ class _Exchange:
         self._unread = scope["type"] == "http"
         self._left: int | None = None
         self._withheld = False
+        self._accepted = False
 
     async def receive(self) -> Message:
         """The application's ``receive``: its first call would read the body, so it is the last moment to refuse."""
@@ -95,29 +107,80 @@ class _Exchange:
     def send(self, message: Message) -> Awaitable[None]:
         """The application's ``send``: settles an open toll before the first message that decides the request."""
         toll = self._visit.toll
-        if toll is None or not toll.is_open or message["type"] not in _DECISIVE:
+        if self._withheld:
+            return _nothing()  # an application that goes on after it was unwound
+        if toll is None:
+            return self._send_untolled(message) if self._visit.deferred or self._accepted else self._pass(message)
+        if not toll.is_open or message["type"] not in _DECISIVE:
             return self._send(message)
         return self._settle(toll, message)
 
     async def close(self) -> None:
-        """Void what is still open: an exception, a cancellation, or an application that ended without a response."""
+        """Resolve what is still open: an exception, a cancellation, or an application that ended without a response.
+
+        A websocket that a dependency accepted before the toll was taken has been served, however it ended.
+        """
         toll = self._visit.toll
-        if toll is not None and toll.is_open and not self._withheld:
+        if toll is None or not toll.is_open or self._withheld:
+            return
+        if self._accepted:
+            try:
+                await self._visit.engine.capture(toll)
+            except Refusal as refusal:
+                logger.error("toll %s of a served websocket was not captured: %s", toll.id, refusal.reason)
+        else:
             await self._visit.engine.void(toll)
 
+    def _pass(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "websocket.accept":
+            self._accepted = True
+        return self._send(message)
+
+    async def _send_untolled(self, message: Message) -> None:
+        if self._accepted and message["type"].startswith("websocket.http.response"):
+            # Too late for a denial: the websocket was accepted before it was priced.
+            if message["type"] == "websocket.http.response.start":
+                await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "payment_required"})
+        elif self._visit.deferred and message["type"] in _DECISIVE and self._is_success(message):
+            logger.error("a request reached its handler and no price took its toll; the answer is withheld")
+            await self._withhold(message, PricingFailed("toll_not_taken", "This request was not priced."))
+        else:
+            await self._pass(message)
+
     async def _settle(self, toll: Toll, message: Message) -> None:
-        if not _is_success(message, self._visit.engine):
+        if not self._is_success(message):
             await self._visit.engine.void(toll)
             await self._send(message)
             return
         try:
             receipt = await self._visit.engine.capture(toll)
         except Refusal as refusal:
-            self._withheld = True
+            await self._withhold(message, refusal)
+            return
+        if message["type"] in ("http.response.start", "websocket.accept"):
+            message = {**message, "headers": _with_receipt(message.get("headers", ()), receipt)}
+        await self._send(message)
+
+    async def _withhold(self, message: Message, refusal: Refusal) -> None:
+        self._withheld = True
+        if self._accepted:
+            await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.reason})
+        else:
             response = await answer(HTTPConnection(self._scope), refusal)
             await response(self._scope, self._receive, self._send)
-            raise Withheld from refusal
-        await self._send({**message, "headers": _with_receipt(message.get("headers", ()), receipt)})
+        raise Withheld from refusal
+
+    def _is_success(self, message: Message) -> bool:
+        match message["type"]:
+            case "http.response.start":
+                return self._visit.engine.succeeded(message["status"])
+            case "websocket.accept" | "websocket.send":
+                return True
+            case "websocket.close":
+                # One that a dependency accepted before the toll was taken has been served by now.
+                return self._accepted
+            case _:
+                return False
 
 
 def visit_of(connection: HTTPConnection) -> Visit:
@@ -158,10 +221,8 @@ class SettlementLayer:
                 await exchange.close()
 
 
-def _is_success(message: Message, engine: Engine) -> bool:
-    if message["type"] == "http.response.start":
-        return engine.succeeded(message["status"])
-    return bool(message["type"] == "websocket.accept")
+async def _nothing() -> None:
+    return None
 
 
 def _with_receipt(headers: Any, receipt: Receipt) -> list[tuple[bytes, bytes]]:

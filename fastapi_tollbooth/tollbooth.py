@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -29,12 +30,12 @@ from fastapi_tollbooth.ledger.sweeper import sweep_for_ever
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning.dev import DevNode
 from fastapi_tollbooth.lightning.dev_routes import dev_routes
-from fastapi_tollbooth.money import Asset, Money, Rate
+from fastapi_tollbooth.money import Money, Rate
 from fastapi_tollbooth.openapi import document
 from fastapi_tollbooth.pricing import PricedRoute, RoutePrice, describe
 from fastapi_tollbooth.rails import Rail, Receipt
 from fastapi_tollbooth.rails.l402 import L402Rail
-from fastapi_tollbooth.request_facts import digest_of, facts_of
+from fastapi_tollbooth.request_facts import facts_of
 from fastapi_tollbooth.responses import refusal_handler
 from fastapi_tollbooth.routes import priced_routes, template_of, with_mounted
 from fastapi_tollbooth.settings import TollboothSettings
@@ -45,6 +46,8 @@ T = TypeVar("T")
 
 Compute = Callable[[], Awaitable[Money | None]]
 """Runs a route's pricing function; None where it leaves the price to the fallback."""
+
+logger = logging.getLogger("fastapi_tollbooth")
 
 SETTLEMENT_SECONDS = 60.0
 SWEEP_EVERY = timedelta(minutes=1)
@@ -197,17 +200,13 @@ class Tollbooth:
         if price.known is not None:
             return Quote(price.known, route, client)
         decision = price.decide(await facts_of(connection, price)) if price.sources else None
-        variant = None
+        variant = decision.rule if decision is not None else ""
         if decision is None:
             computed = await compute() if compute is not None else None
             decision = price.settle(computed, self.settings.default_price)
-            if computed is not None:
-                variant = f"function {await digest_of(connection)}"
-        return Quote(decision.price, route, client, decision.rule, variant or decision.rule, decision.tier, price.tiers)
-
-    def free(self, connection: HTTPConnection) -> Toll:
-        """The toll of a request that is never charged, such as a CORS preflight."""
-        return free_toll(Quote(Money(0, Asset.USD), template_of(connection.scope), client_of(connection.scope)))
+            # A function's requests are alike when their price is; the parts of a declaration have names.
+            variant = decision.rule if computed is None else f"function {computed}"
+        return Quote(decision.price, route, client, decision.rule, variant, decision.tier, price.tiers)
 
     def prices(self) -> list[PricedRoute]:
         """Every priced route of the applications that this is installed on, and of those mounted in them."""
@@ -260,8 +259,13 @@ class Tollbooth:
         rail = self._rail_of(toll)
         if rail is not None and toll.is_open:
             settlement = rail.void(toll)
-            await (_guarded(settlement) if rail.settles_elsewhere else settlement)
-            toll.advance(Event.VOID)
+            try:
+                await (_guarded(settlement) if rail.settles_elsewhere else settlement)
+            except Refusal as refusal:
+                # The caller's answer is not about this; the toll stays open, and the sweeper voids it.
+                logger.error("toll %s could not be voided: %s", toll.id, refusal.reason)
+            else:
+                toll.advance(Event.VOID)
 
     @property
     def price_body_limit(self) -> int:
@@ -309,9 +313,17 @@ class Tollbooth:
 
 
 async def _guarded(settlement: Coroutine[Any, Any, T]) -> T:
-    """Settle although the request may be cancelled, within a bounded time."""
-    with anyio.move_on_after(SETTLEMENT_SECONDS, shield=True):
-        return await settlement
-    raise Unavailable(
-        "settlement_unknown", "The payment could not be settled in time. Do not pay again: send the same request."
-    )
+    """Settle although the request may be cancelled, by whatever means, and within a bounded time."""
+    loop = asyncio.get_running_loop()
+    task, deadline = loop.create_task(settlement), loop.time() + SETTLEMENT_SECONDS
+    with anyio.CancelScope(shield=True):
+        while not task.done() and loop.time() < deadline:
+            # Whoever cancels now waits until the money is in one state or the other.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task}, timeout=deadline - loop.time())
+    if not task.done():
+        task.cancel()
+        raise Unavailable(
+            "settlement_unknown", "The payment could not be settled in time. Do not pay again: send the same request."
+        )
+    return task.result()

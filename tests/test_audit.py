@@ -41,7 +41,8 @@ def test_a_right_ledger_is_right(store: Store, monkeypatch: pytest.MonkeyPatch) 
         ("UPDATE tollbooth_transfer SET amount = 6 WHERE phase = 'post' AND kind = 'charge'", "more than"),
         ("DELETE FROM tollbooth_transfer WHERE phase = 'void'", "pending"),
         (
-            "UPDATE tollbooth_transfer SET pending_id = 999 WHERE id = (SELECT min(id) FROM tollbooth_transfer WHERE phase = 'void')",
+            "UPDATE tollbooth_transfer SET pending_id = 999 "
+            "WHERE id = (SELECT min(id) FROM tollbooth_transfer WHERE phase = 'void')",
             "not open",
         ),
         ("UPDATE tollbooth_account SET asset = 'BTC' WHERE kind = 'payer'", "sum to"),

@@ -117,6 +117,7 @@ def test_hostile_invoices_with_a_right_checksum_are_read_or_refused(human: str, 
     except bolt11.InvalidInvoice:
         return
     assert len(invoice.payment_hash) == 32
+    assert invoice.amount_msat is None or 0 < invoice.amount_msat <= 21_000_000 * 10**11
 
 
 def test_signing_is_reproducible_and_depends_on_the_key() -> None:

@@ -365,8 +365,9 @@ def test_an_unpaid_request_meets_the_402_before_anything_else(
 def test_methods(
     paying_client: PayingClient, unpaid_client: TestClient, tollbooth: FakeTollbooth, runs: list[str]
 ) -> None:
-    assert unpaid_client.options("/any").status_code == 200
-    assert runs == ["any"]
+    preflight = unpaid_client.options("/any")
+    assert (preflight.status_code, preflight.headers["allow"]) == (200, "DELETE, GET, HEAD, OPTIONS")
+    assert runs == []
     tollbooth.assert_not_charged()
     head = unpaid_client.head("/any")
     assert head.status_code == 402
@@ -414,6 +415,113 @@ def test_websockets_pay_when_they_are_accepted(app: FastAPI, tollbooth: FakeToll
         with client.websocket_connect("/ws", headers={"X-Fake-Payment": payment}) as websocket:
             assert websocket.receive_text() == "$0.01"
     tollbooth.assert_charged("$0.01")
+
+
+def test_a_websocket_that_was_accepted_before_it_was_priced_is_charged(
+    app: FastAPI, tollbooth: FakeTollbooth, runs: list[str]
+) -> None:
+    async def first_message(websocket: WebSocket) -> str:
+        await websocket.accept()
+        return await websocket.receive_text()
+
+    @app.websocket("/early")
+    async def early(
+        websocket: WebSocket,
+        hello: Annotated[str, Depends(first_message)],
+        toll: Annotated[Toll, Depends(priced("$0.01"))],
+    ) -> None:
+        runs.append(hello)
+        if hello != "silent":
+            await websocket.send_text("secret")
+        await websocket.close()
+
+    def talk(client: TestClient, hello: str) -> list[Any]:
+        payment = client.get("/ok").json()["fakePayment"]
+        tollbooth.rail._payments[payment].quote = tollbooth.rail._payments[payment].quote._replace(route="/early")
+        tollbooth.rail.pay(payment)
+        with client.websocket_connect("/early", headers={"X-Fake-Payment": payment}) as websocket:
+            websocket.send_text(hello)
+            return [websocket.receive() for _ in range(1 if hello == "silent" else 2)]
+
+    with TestClient(app) as client:
+        assert talk(client, "hello")[0]["text"] == "secret"
+        tollbooth.assert_charged("$0.01")
+        talk(client, "silent")
+        tollbooth.assert_charged("$0.01", "$0.01")
+        with tollbooth.settlement_fails():
+            assert talk(client, "silent")[0]["code"] == 1008
+        tollbooth.assert_charged("$0.01", "$0.01")
+
+
+def test_a_websocket_that_was_accepted_first_and_cannot_pay_is_closed(
+    app: FastAPI, tollbooth: FakeTollbooth, runs: list[str]
+) -> None:
+    async def first_message(websocket: WebSocket) -> str:
+        await websocket.accept()
+        return await websocket.receive_text()
+
+    @app.websocket("/early")
+    async def early(
+        hello: Annotated[str, Depends(first_message)], toll: Annotated[Toll, Depends(priced("$0.01"))]
+    ) -> None:
+        runs.append(hello)
+
+    with TestClient(app) as client, client.websocket_connect("/early") as websocket:
+        websocket.send_text("hello")
+        assert websocket.receive() == {"type": "websocket.close", "code": 1008, "reason": "payment_required"}
+    assert runs == []
+
+
+def test_a_handler_that_only_listens_is_charged(app: FastAPI, tollbooth: FakeTollbooth, runs: list[str]) -> None:
+    async def welcome(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    @app.websocket("/ok")
+    async def listen(
+        websocket: WebSocket,
+        hello: Annotated[None, Depends(welcome)],
+        toll: Annotated[Toll, Depends(priced("$0.01"))],
+    ) -> None:
+        runs.append(await websocket.receive_text())
+        await websocket.receive_text()
+
+    with TestClient(app) as client:
+        payment = client.get("/ok").json()["fakePayment"]
+        tollbooth.rail.pay(payment)
+        from starlette.websockets import WebSocketDisconnect
+
+        connection = client.websocket_connect("/ok", headers={"X-Fake-Payment": payment})
+        with pytest.raises(WebSocketDisconnect), connection as websocket:
+            websocket.send_text("work")
+    assert runs == ["work"]
+    tollbooth.assert_charged("$0.01")
+
+
+def test_a_price_that_was_taken_out_by_an_override_does_not_make_the_route_free() -> None:
+    async def rate() -> str:
+        return "$0.04"
+
+    def price(rate: Annotated[str, Depends(rate)]) -> str:
+        return rate
+
+    async def member(toll: Annotated[Toll, Depends(priced(price))]) -> str:
+        return "member"
+
+    app, fake = FastAPI(dependencies=[Depends(priced("$5"))]), FakeTollbooth()
+    fake.install(app)
+
+    @app.get("/x")
+    async def x(member: Annotated[str, Depends(member)]) -> str:
+        return "secret"
+
+    with PayingClient(app, fake) as client:
+        assert client.get("/x").json() == "secret"
+        fake.assert_charged("$0.04")
+        app.dependency_overrides[member] = lambda: "nobody"
+        refused = client.get("/x")
+    assert refused.status_code == 500
+    assert refused.json()["reason"] == "toll_not_taken"
+    fake.assert_charged("$0.04")
 
 
 def test_a_websocket_that_is_not_accepted_costs_nothing(app: FastAPI, tollbooth: FakeTollbooth) -> None:

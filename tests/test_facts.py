@@ -24,10 +24,16 @@ def test_json_is_read_as_json_is(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"nope", b"\xff\xfe\x00", b"[" * 100_000, b"1" * 5_000, b"{'a': 1}", b'{"a": 1,}']
+    "text", [b"", b"{", b"nope", b"\xff\xfe\x00", b"[" * 100, b"1" * 5_000, b"{'a': 1}", b'{"a": 1,}']
 )
 def test_what_is_not_json_is_missing(text: bytes) -> None:
     assert parse_json(text) is MISSING
+
+
+@pytest.mark.parametrize("depth", [2_000, 100_000])
+def test_what_is_nested_too_deeply_is_not_taken_for_absent(depth: int) -> None:
+    with pytest.raises(AmbiguousRequest, match="deep"):
+        parse_json(b'{"model": "dear", "deep": ' + b"[" * depth + b"]" * depth + b"}")
 
 
 def test_a_byte_order_mark_is_read_as_the_handler_reads_it() -> None:

@@ -308,6 +308,15 @@ async def test_without_a_rate_credit_in_another_asset_waits(setup: Setup) -> Non
     assert refused.value.reason == "no_exchange_rate"
 
 
+@pytest.mark.anyio
+async def test_a_price_beyond_all_credit_is_refused(setup: Setup) -> None:
+    with pytest.raises(CredentialRefused) as refused:
+        await setup.rail.authorize(
+            credential(minted(*GOOD, credit=Money.parse("1 sat"))), quote(Money.parse("$9000000000000"))
+        )
+    assert refused.value.reason == "insufficient_credit"
+
+
 # ── settlement is asked, not assumed ──────────────────────────────────────────────────────────────────────────────────
 
 

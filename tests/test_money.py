@@ -110,6 +110,8 @@ def test_an_amount_is_an_integer_in_range(amount: object) -> None:
         (0.0000011, 2),
         (1, 1_000_000),
         (Decimal("0.0000001"), 1),
+        (Decimal("1E-1000000"), 1),
+        (Decimal("1E-99999999"), 1),
         (1e-7, 1),
         (0, 0),
         (0.003, 3_000),

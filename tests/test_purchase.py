@@ -46,6 +46,12 @@ def test_a_payment_covers_the_request_and_what_it_credits(top_up: int | Money, p
         assert credit.amount % price.amount == 0
 
 
+@pytest.mark.parametrize("price", ["$9223372036854", "9223372036854775807 msat"])
+def test_what_no_invoice_can_ask_is_not_offered(price: str) -> None:
+    with pytest.raises(RailUnavailable):
+        purchase(10, Money.parse(price), RATE)
+
+
 def test_dollars_need_a_rate() -> None:
     assert purchase(2, Money.parse("21 sat"), None) == (Money.parse("42 sat"), 42_000)
     for top_up, price in ((1, "$0.01"), (Money.parse("$1"), "21 sat")):

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from fastapi_tollbooth import ConfigurationError, Money, Rule, Toll, Tollbooth, TollboothSettings, priced
+from fastapi_tollbooth.pricing import declare
 from fastapi_tollbooth.testing import PAYMENT_HEADER, FakeTollbooth, PayingClient
 from tests.shop import Shop
 
@@ -87,7 +88,6 @@ def test_exact_models(model: str, price: str) -> None:
         {"json": ["claude-haiku-4"]},
         {"json": {"constructor": "claude-haiku-4", "__proto__": {"model": "claude-haiku-4"}}},
         {"json": {"Model": "claude-haiku-4", "model ": "claude-haiku-4"}},
-        {"content": b"[" * 20_000, "headers": {"content-type": "application/json"}},
         {"content": b'{"model": NaN}', "headers": {"content-type": "application/json"}},
         {"content": b'{"model": ' + b"9" * 5_000 + b"}", "headers": {"content-type": "application/json"}},
     ],
@@ -119,6 +119,17 @@ def test_a_route_that_reads_untyped_bodies_as_json_is_priced_by_them() -> None:
     assert strict.asked(content=body) == ("$0.015", "fallback")
     assert strict.pay(content=body).status_code == 422
     strict.tollbooth.assert_not_charged()
+
+
+def test_no_depth_of_nesting_is_priced_as_if_there_were_no_body() -> None:
+    async def complete(prompt: dict[str, Any]) -> str:
+        return str(prompt["model"])
+
+    shop = Shop(CLAUDE, handler=complete)
+    for depth in (*range(880, 1_000, 2), 20_000):
+        content = b'{"model": "claude-opus-4", "deep": ' + b"[" * depth + b"]" * depth + b"}"
+        asked = shop.asked(content=content, headers={"content-type": "application/json"})
+        assert asked[0] in ("$0.075", "400"), depth
 
 
 class Prompt(BaseModel):
@@ -209,7 +220,7 @@ def test_declared_forms_are_matched_as_text() -> None:
     assert shop.asked(data={"size": "large"}) == ("$2.00", "match[0]")
     assert shop.asked(data={"size": "small", "n": "3"}) == ("$3.00", "match[1]")
     assert shop.asked(data={"size": ["large", "small"]}) == ("400", "ambiguous_request")
-    assert shop.asked(json={"size": "large"})[0] in ("$2.00", "422")
+    assert shop.asked(json={"size": "large"}) == ("$1.00", "fallback")
     assert shop.pay(data={"size": "large"}).json() == "large"
     shop.tollbooth.assert_charged("$2")
 
@@ -223,6 +234,7 @@ def test_multipart_fields_are_matched_and_files_are_not() -> None:
     assert shop.asked(files={"file": b"x", "size": ("large", b"large")}) == ("$1.00", "fallback")
     twins = [("file", ("a", b"x")), ("size", (None, "large")), ("size", (None, "small"))]
     assert shop.asked(files=twins) == ("400", "ambiguous_request")
+    assert shop.asked(data={"size": "large"}, files={"size": ("a", b"small")}) == ("400", "ambiguous_request")
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -508,16 +520,63 @@ def test_rules_with_nothing_behind_them_name_their_route(price: Any) -> None:
     assert TestClient(app).post("/ai/claude", json={}).json()["price"] == "$0.09"
 
 
-def test_what_was_quoted_holds_for_the_same_request_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    amounts = {"now": "$0.01"}
-    shop = Shop(priced(lambda body: amounts["now"] if body["n"] == 1 else "$9"))
+def test_what_was_quoted_holds_for_the_same_request_and_no_other() -> None:
+    def rules(one: str) -> Any:
+        return [{"where": {"body.n": 1}, "price": one}, {"where": {"body.n": 2}, "price": "$0.01"}]
+
+    price = priced(match=rules("$0.01"), fallback="$9")
+    shop = Shop(price)
     payment = shop.client.post("/x", json={"n": 1}).json()["fakePayment"]
     shop.tollbooth.rail.pay(payment)
-    amounts["now"] = "$0.02"
+    price.price = declare(match=rules("$0.02"), fallback="$9")
     headers = {PAYMENT_HEADER: payment}
     assert shop.client.post("/x", json={"n": 2}, headers=headers).json()["reason"] == "wrong_resource"
     assert shop.client.post("/x", json={"n": 1}, headers=headers).status_code == 200
     shop.tollbooth.assert_charged("$0.01")
+
+
+@pytest.mark.parametrize("source", ["headers", "body", "query"])
+def test_a_cheap_quote_of_a_function_does_not_buy_the_dear_variant(source: str) -> None:
+    functions = {
+        "headers": lambda headers: "$0.01" if headers.get("x-model") == "cheap" else "$5",
+        "body": lambda body: "$0.01" if body == {"model": "cheap"} else "$5",
+        "query": lambda query: "$0.01" if query.get("model") == "cheap" else "$5",
+    }
+    requests: dict[str, Any] = {
+        "headers": lambda model: {"url": "/x", "headers": {"x-model": model}},
+        "body": lambda model: {"url": "/x", "json": {"model": model}, "headers": {}},
+        "query": lambda model: {"url": f"/x?model={model}", "headers": {}},
+    }
+    shop, request = Shop(priced(functions[source])), requests[source]
+    payment = shop.client.post(**request("cheap")).json()["fakePayment"]
+    shop.tollbooth.rail.pay(payment)
+
+    def use(model: str) -> int:
+        sent = request(model)
+        sent["headers"][PAYMENT_HEADER] = payment
+        return int(shop.client.post(**sent).status_code)
+
+    assert use("dear") == 402
+    assert use("cheap") == 200
+    shop.tollbooth.assert_charged("$0.01")
+
+
+def test_a_route_s_function_does_not_get_its_router_s_dependencies() -> None:
+    def outer(session: Annotated[Session, Depends(session)]) -> str:
+        return "$5"
+
+    app, fake = FastAPI(), FakeTollbooth()
+    fake.install(app)
+    router = APIRouter(dependencies=[Depends(priced(outer))])
+
+    @router.get("/x", dependencies=[Depends(priced(lambda query: "$2"))])
+    async def x() -> str:
+        return "ok"
+
+    app.include_router(router)
+    with PayingClient(app, fake) as client:
+        assert client.get("/x").json() == "ok"
+    fake.assert_charged("$2")
 
 
 def test_a_cheap_quote_does_not_buy_the_dear_variant() -> None:

@@ -1,6 +1,7 @@
 """The ASGI layer: what leaves the service, and what happens to the toll, however a request ends."""
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from collections.abc import AsyncIterator, Iterator, MutableMapping
@@ -16,6 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 
 from fastapi_tollbooth import PaymentRequired, Toll, priced
+from fastapi_tollbooth.errors import Unavailable
 from fastapi_tollbooth.settlement import SCOPE_KEY
 from fastapi_tollbooth.testing import PAYMENT_HEADER, FakeTollbooth, PayingClient
 
@@ -176,6 +178,82 @@ def test_a_settlement_that_does_not_end_is_unknown_and_withheld(
     assert "www-authenticate" not in response.headers
     assert "secret" not in response.text
     assert tollbooth.charges() == []
+
+
+def test_a_settlement_is_not_broken_off_by_a_cancellation(
+    unpaid_client: TestClient, tollbooth: FakeTollbooth, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = tollbooth.rail.capture
+    done: list[str] = []
+
+    async def slow(toll: Toll) -> Any:
+        await asyncio.sleep(0.2)
+        receipt = await capture(toll)
+        done.append("captured")
+        return receipt
+
+    headers = paid(tollbooth, unpaid_client, "/secret")
+    monkeypatch.setattr(tollbooth.rail, "capture", slow)
+
+    async def cut_off() -> None:
+        request = asyncio.create_task(call(app, "/secret", headers=headers))
+        await asyncio.sleep(0.1)
+        request.cancel()
+        await asyncio.wait({request})
+
+    asyncio.run(cut_off())
+    assert done == ["captured"]
+    tollbooth.assert_charged("$0.01")
+
+
+def test_a_void_that_fails_does_not_change_the_answer(
+    unpaid_client: TestClient, tollbooth: FakeTollbooth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(toll: Toll) -> None:
+        raise Unavailable("ledger_unavailable", "gone")
+
+    payment = unpaid_client.post("/body", json={"a": "b"}).json()["fakePayment"]
+    tollbooth.rail.pay(payment)
+    monkeypatch.setattr(tollbooth.rail, "void", fail)
+    response = unpaid_client.post("/body", json={"a": 1}, headers={PAYMENT_HEADER: payment})
+    assert response.status_code == 422
+    assert tollbooth.charges() == []
+
+
+@pytest.mark.anyio
+async def test_nothing_follows_a_withheld_response(
+    app: FastAPI, tollbooth: FakeTollbooth, unpaid_client: TestClient
+) -> None:
+    class Swallow:
+        """A middleware of a mounted application that swallows whatever its ``send`` raises."""
+
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def swallow(message: Any) -> None:
+                with contextlib.suppress(Exception):
+                    await send(message)
+
+            await self.app(scope, receive, swallow)
+
+    inner = FastAPI()
+    inner.add_middleware(Swallow)
+
+    @inner.get("/secret", dependencies=[Depends(priced("$0.01"))])
+    async def secret() -> str:
+        return "secret"
+
+    app.mount("/inner", inner)
+    from fastapi_tollbooth import get_tollbooth
+
+    inner.dependency_overrides[get_tollbooth] = lambda: tollbooth
+    headers = paid(tollbooth, unpaid_client, "/inner/secret")
+    with tollbooth.settlement_fails():
+        sent, _ = await call(app, "/inner/secret", headers=headers)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 402
+    assert b"secret" not in sent[1]["body"]
 
 
 def test_a_stream_is_charged_before_its_first_byte(paying_client: PayingClient, tollbooth: FakeTollbooth) -> None:

@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -182,6 +184,65 @@ async def test_closing_writes_what_is_queued_and_the_ledger_opens_again(url: str
     await ledger.close()
     await ledger.close()
     assert await balances(ledger) == (40, 0)
+    await ledger.close()
+
+
+def test_closing_beside_requests_never_makes_two_writers(url: str) -> None:
+    ledger = Ledger(url)
+    asyncio.run(ledger.apply(fund(1_000_000)))
+    served: list[int] = []
+
+    def load() -> None:
+        async def spend() -> int:
+            outcomes = [(await ledger.apply(Authorize(KEY, dollars(1), "/")))[0] for _ in range(150)]
+            for outcome in outcomes:
+                assert isinstance(outcome, Authorized)
+                ledger.apply_later(Capture(outcome.account_id, outcome.toll))
+            return len(outcomes)
+
+        served.append(asyncio.run(spend()))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        asyncio.run(ledger.close())
+    asyncio.run(ledger.close())
+    assert sum(served) == 600
+    assert asyncio.run(balances(ledger)) == (1_000_000 - 600, 0)
+    asyncio.run(ledger.close())
+
+
+def test_what_is_owed_is_written_when_the_process_ends_without_a_lifespan(url: str) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from tests.test_writer import *\n"
+        "ledger = Ledger(sys.argv[1])\n"
+        "async def main():\n"
+        "    [_, toll] = await ledger.apply(fund(100), Authorize(KEY, dollars(60), '/'))\n"
+        "    ledger.apply_later(Capture(toll.account_id, toll.toll))\n"
+        "asyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "-c", script, url], check=True, cwd=Path(__file__).parent.parent)
+    ledger = Ledger(url)
+    assert asyncio.run(balances(ledger)) == (40, 0)
+    asyncio.run(ledger.close())
+
+
+@pytest.mark.anyio
+async def test_one_bad_operation_does_not_take_the_others_with_it(url: str) -> None:
+    ledger = Ledger(url)
+    [_, toll] = await ledger.apply(fund(100), Authorize(KEY, dollars(10), "/"))
+    assert isinstance(toll, Authorized)
+    ledger.apply_later(Capture(toll.account_id, toll.toll))
+    bad, good = await asyncio.gather(
+        ledger.apply(Authorize(KEY, dollars(1), "\udcff")),
+        ledger.apply(Authorize(KEY, dollars(1), "/")),
+        return_exceptions=True,
+    )
+    assert isinstance(bad, Unavailable)
+    assert isinstance(good, list)
+    assert await balances(ledger) == (90, 1)
     await ledger.close()
 
 

@@ -6,8 +6,10 @@ waits for nothing; under load the cost of a durable commit is shared by all that
 """
 
 import asyncio
+import atexit
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ T = TypeVar("T")
 BATCH = 512
 RETRY_SECONDS = 0.5
 LINGER_SECONDS = 0.01
+EXIT_SECONDS = 5.0
 _DATABASE_ERRORS = (SQLAlchemyError, OSError)
 
 
@@ -55,7 +58,10 @@ class _Nudge:
 
 
 class _Stop:
-    """Everything that was queued before this is written; then the thread ends."""
+    """Everything that was queued before this is written; then the thread ends, unless there is more to do by then."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
 
 
 _Job = _Apply | _Work | _Nudge | _Stop
@@ -128,13 +134,18 @@ class Ledger:
         return self._thread is not None if self._store.path is None else self._store.path.exists()
 
     async def close(self) -> None:
-        """Write everything that is queued and stop the thread."""
+        """Write everything that is queued, and let go of the database if nobody else uses it."""
+        if self._thread is not None:
+            await asyncio.to_thread(self.flush, None)
+
+    def flush(self, timeout: float | None) -> None:
+        """Block until everything that is queued is written, or the time in seconds is up."""
+        stop = _Stop()
         with self._guard:
-            thread, self._thread = self._thread, None
-            if thread is not None:
-                self._queue.put(_Stop())
-        if thread is not None:
-            await asyncio.to_thread(thread.join)
+            if self._thread is None:
+                return
+            self._queue.put(stop)
+        stop.done.wait(timeout)
 
     async def _work(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -143,34 +154,46 @@ class Ledger:
         return await future
 
     def _put(self, job: _Job) -> None:
-        if self._thread is None:
-            with self._guard:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="tollbooth-ledger", daemon=True)
-                    self._thread.start()
-        self._queue.put(job)
+        # Under the guard: a thread that ends and a job that arrives must not miss each other.
+        with self._guard:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="tollbooth-ledger", daemon=True)
+                self._thread.start()
+                _RUNNING.add(self)
+            self._queue.put(job)
 
     # ── the thread ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        stopping, wait = False, None
-        while not stopping:
+        wait: float | None = None
+        while True:
             jobs = self._take(wait)
-            stopping = any(isinstance(job, _Stop) for job in jobs)
-            if self._owed and not stopping and wait is None and all(isinstance(job, _Nudge) for job in jobs):
+            stops = [job for job in jobs if isinstance(job, _Stop)]
+            if self._owed and wait is None and all(isinstance(job, _Nudge) for job in jobs):
                 # Nobody awaits what is owed: let it ride with the next charge, if one comes soon.
                 wait = LINGER_SECONDS
                 continue
             wake, failed = self._write([job for job in jobs if isinstance(job, _Apply)])
             wake += [self._run_work(job) for job in jobs if isinstance(job, _Work)]
             self._notify(wake)
+            while stops and self._owed and not failed:
+                _, failed = self._write([])
+            ended = bool(stops) and self._end()
+            for stop in stops:
+                stop.done.set()
+            if ended:
+                return
             wait = RETRY_SECONDS if failed else LINGER_SECONDS if self._owed else None
-        failed = False
-        while self._owed and not failed:
-            _, failed = self._write([])
-        if self._owed:
-            logger.error("%d captures or voids were not written before shutdown and stay pending", len(self._owed))
-        self._store.close()
+
+    def _end(self) -> bool:
+        with self._guard:
+            if not self._queue.empty():
+                return False
+            if self._owed:
+                logger.error("%d captures or voids were not written before the end: they stay pending", len(self._owed))
+            self._store.close()
+            self._thread = None
+            return True
 
     def _take(self, timeout: float | None) -> list[_Job]:
         try:
@@ -196,11 +219,22 @@ class Ledger:
             self._owed.extendleft(reversed(owed))
             return [(job.loop, job.future, ledger_unavailable()) for job in asked], True
         except Exception:
-            # A defect of ours. Nothing was committed; what was owed stays pending, which the sweeper voids.
-            logger.exception("the ledger failed on a batch of %d operations", len(groups))
-            return [(job.loop, job.future, ledger_unavailable()) for job in asked], True
+            # A defect of ours, or of one operation: it must not take the others with it.
+            logger.exception("the ledger failed on a batch of %d operations, and tries them one by one", len(groups))
+            for operation in owed:
+                self._write_alone((operation,))
+            return [(job.loop, job.future, self._write_alone(job.operations)) for job in asked], False
         results = outcomes[len(owed) :]
         return [(job.loop, job.future, result) for job, result in zip(asked, results, strict=True)], False
+
+    def _write_alone(self, group: Sequence[Operation]) -> list[Outcome] | Unavailable:
+        try:
+            return self._store.transact([group])[0]
+        except Exception:
+            logger.exception(
+                "the ledger failed on %s: what was promised stays so until the sweeper", type(group[0]).__name__
+            )
+            return ledger_unavailable()
 
     def _run_work(self, job: _Work) -> _Wake:
         try:
@@ -236,3 +270,13 @@ class Ledger:
         for outcome in result if isinstance(result, list) else ():
             if isinstance(outcome, Authorized):
                 self.apply_later(Void(outcome.account_id, outcome.toll))
+
+
+_RUNNING: "weakref.WeakSet[Ledger]" = weakref.WeakSet()
+
+
+@atexit.register
+def _flush_all() -> None:
+    # An application whose lifespan does not run never closes its ledger.
+    for ledger in list(_RUNNING):
+        ledger.flush(EXIT_SECONDS)

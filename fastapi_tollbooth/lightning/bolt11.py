@@ -23,6 +23,7 @@ _SIGNATURE_WORDS = 104
 _TIMESTAMP_WORDS = 7
 _DEFAULT_EXPIRY = 3_600
 _MAX_LENGTH = 7_089
+_MOST_MSAT = 21_000_000 * MSAT_PER_BTC
 _FEATURES = (0b10000, 0b01000, 0b00000)  # bits 14 and 8: payment secret and variable-length onion required
 
 
@@ -113,8 +114,8 @@ def _amount(digits: str | None, unit: str | None) -> int | None:
     if len(digits) > 20:
         raise InvalidInvoice("the invoice's amount is out of range")
     msat, remainder = divmod(int(digits) * MSAT_PER_BTC, _UNITS[unit or ""])
-    if remainder or msat == 0 or digits.startswith("0"):
-        raise InvalidInvoice("the invoice's amount is not a positive number of millisatoshi")
+    if remainder or not 0 < msat <= _MOST_MSAT or digits.startswith("0"):
+        raise InvalidInvoice("the invoice's amount is not a number of millisatoshi that can exist")
     return msat
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi_tollbooth.bounded import Bounded
-from fastapi_tollbooth.errors import CredentialRefused, Forbidden, RailUnavailable, Unavailable
+from fastapi_tollbooth.errors import ConfigurationError, CredentialRefused, Forbidden, RailUnavailable, Unavailable
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Outcome, Payment, Reason, Refused, Void
 from fastapi_tollbooth.ledger.writer import Ledger
@@ -188,7 +188,10 @@ class L402Rail:
             return price
         if self._rate is None:
             raise Unavailable("no_exchange_rate", f"There is no exchange rate to charge {price} to {asset} credit.")
-        return self._rate.convert_up(price, asset)
+        try:
+            return self._rate.convert_up(price, asset)
+        except ConfigurationError as error:
+            raise CredentialRefused("insufficient_credit", f"No credit covers {price}.") from error
 
     def _forget_offer(self, payment_hash: bytes) -> None:
         self._offers.drop(lambda offer: offer.payment_hash == payment_hash)

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from fastapi_tollbooth.errors import RailUnavailable
+from fastapi_tollbooth.errors import ConfigurationError, RailUnavailable
 from fastapi_tollbooth.money import MSAT_PER_SAT, Asset, Money, Rate, divide_up
 
 
@@ -14,8 +14,15 @@ def purchase(top_up: int | Money, price: Money, rate: Rate | None) -> tuple[Mone
     request where that is dearer.
 
     Raises:
-        RailUnavailable: the price is in dollars and there is no exchange rate.
+        RailUnavailable: the price is in dollars and there is no exchange rate, or it is beyond what can be paid.
     """
+    try:
+        return _purchase(top_up, price, rate)
+    except ConfigurationError as error:
+        raise RailUnavailable("the amount is out of range") from error
+
+
+def _purchase(top_up: int | Money, price: Money, rate: Rate | None) -> tuple[Money, int]:
     if rate is None and (price.asset is not Asset.BTC or (isinstance(top_up, Money) and top_up.asset is not Asset.BTC)):
         raise RailUnavailable("there is no exchange rate for a price in dollars")
 

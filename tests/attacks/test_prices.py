@@ -106,16 +106,18 @@ def test_a22_no_spelling_of_a_path_reaches_the_handler_unpaid(path: str) -> None
     assert runs == []
 
 
-def test_a23_head_is_priced_and_options_is_not_charged() -> None:
-    app, fake = FastAPI(), FakeTollbooth()
+def test_a23_head_is_priced_and_options_is_free_and_effect_free() -> None:
+    app, fake, runs = FastAPI(), FakeTollbooth(), list[str]()
     fake.install(app)
 
     @app.api_route("/x", methods=["GET", "HEAD", "OPTIONS"], dependencies=[Depends(priced("$0.01"))])
     async def x() -> str:
+        runs.append("x")
         return "ok"
 
     client = TestClient(app)
     assert [client.request(method, "/x").status_code for method in ("GET", "HEAD", "OPTIONS")] == [402, 402, 200]
+    assert runs == []
     fake.assert_not_charged()
 
 
