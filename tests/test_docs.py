@@ -27,7 +27,10 @@ def test_there_are_snippets() -> None:
 
 @pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in snippets()])
 def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
-    (tmp_path / "my_service.py").write_text(SNIPPET.findall((ROOT / "README.md").read_text())[0])
+    first = SNIPPET.findall((ROOT / "README.md").read_text())[0]
+    (tmp_path / "my_service.py").write_text(first)
+    # Snippets of the README build on its first one; those of a page stand alone.
+    code = code if "import" in code else f"{first}\n{code}"
     if "def test_" in code:
         (tmp_path / "test_snippet.py").write_text(code)
         command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_snippet.py"]
