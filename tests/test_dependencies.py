@@ -1,6 +1,7 @@
 """``Depends(priced(...))`` wherever FastAPI takes dependencies, paid with real L402 credentials."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -493,6 +494,8 @@ def test_a_handler_that_only_listens_is_charged(app: FastAPI, tollbooth: FakeTol
         tollbooth.rail.pay(payment)
         with client.websocket_connect("/ok", headers={"X-Fake-Payment": payment}) as websocket:
             websocket.send_text("work")
+            while not runs:
+                time.sleep(0.01)
     assert runs == ["work"]
     tollbooth.assert_charged("$0.01")
 
