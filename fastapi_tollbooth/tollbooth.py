@@ -200,12 +200,11 @@ class Tollbooth:
         if price.known is not None:
             return Quote(price.known, route, client)
         decision = price.decide(await facts_of(connection, price)) if price.sources else None
-        variant = decision.rule if decision is not None else ""
+        computed = await compute() if decision is None and compute is not None else None
         if decision is None:
-            computed = await compute() if compute is not None else None
             decision = price.settle(computed, self.settings.default_price)
-            # A function's requests are alike when their price is; the parts of a declaration have names.
-            variant = decision.rule if computed is None else f"function {computed}"
+        # Alike are the requests of one tier or one named part of the declaration; a function's, when their price is.
+        variant = f"{decision.rule} {decision.tier if computed is None else computed}"
         return Quote(decision.price, route, client, decision.rule, variant, decision.tier, price.tiers)
 
     def prices(self) -> list[PricedRoute]:

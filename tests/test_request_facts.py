@@ -479,6 +479,17 @@ def test_tiers_are_chosen_listed_and_told_to_the_handler() -> None:
     shop.tollbooth.assert_charged("42 sat")
 
 
+def test_a_cheap_tier_s_quote_does_not_buy_the_dear_tier() -> None:
+    shop = Shop(priced(tiers={"default": "10 sat", "premium": "42 sat"}), method="GET")
+    payment = shop.client.get("/x").json()["fakePayment"]
+    shop.tollbooth.rail.pay(payment)
+    dear = shop.client.get("/x", headers={PAYMENT_HEADER: payment, "X-Toll-Tier": "premium"})
+    assert (dear.status_code, dear.json()["reason"]) == (402, "wrong_resource")
+    assert shop.runs == 0
+    assert shop.client.get("/x", headers={PAYMENT_HEADER: payment}).status_code == 200
+    shop.tollbooth.assert_charged("10 sat")
+
+
 def test_models_decide() -> None:
     shop = Shop(priced(models={"gpt-4o": "$0.05", "gpt-4o-mini": "$0.005"}, fallback="$0.02"))
     assert shop.asked(json={"model": "gpt-4o-2024-08-06"}) == ("$0.05", "model gpt-4o")

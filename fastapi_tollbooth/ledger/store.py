@@ -115,7 +115,7 @@ class Store:
             connection.exec_driver_sql("BEGIN")
             return work(connection)
         finally:
-            self._end("ROLLBACK")
+            self._roll_back()
 
     def close(self) -> None:
         """Give the connection and the files back. The store may be used again afterwards."""
@@ -137,7 +137,7 @@ class Store:
                 yield connection
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
-                self._end("ROLLBACK")
+                self._roll_back()
                 raise
 
     @contextmanager
@@ -166,12 +166,12 @@ class Store:
             self._connection = connection
         return self._connection
 
-    def _end(self, statement: str) -> None:
+    def _roll_back(self) -> None:
         connection = self._connection
         if connection is None:
             return
         try:
-            connection.exec_driver_sql(statement)
+            connection.exec_driver_sql("ROLLBACK")
         except SQLAlchemyError:
             # The transaction died with its connection; the next batch opens a new one.
             logger.warning("the ledger's connection was lost and will be opened again")
