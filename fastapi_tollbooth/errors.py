@@ -11,6 +11,7 @@
         ├── BodyTooLarge        413 the price depends on a body that is larger than allowed
         ├── TooManyRequests     429 later, with Retry-After
         ├── PricingFailed       500 the owner's pricing function failed; nothing was charged
+        ├── HookFailed          500 another function of the owner's failed; nothing was charged
         └── Unavailable         503 a node, facilitator or the ledger did not answer; nothing was charged
 
 Every refusal carries a stable ``reason`` slug and a ``detail`` sentence that tells the caller what to do. None of
@@ -109,6 +110,12 @@ class TooManyRequests(Refusal):
 
 class PricingFailed(Refusal):
     """500: the owner's own pricing code failed. The caller learns nothing more, and pays nothing."""
+
+    status = 500
+
+
+class HookFailed(Refusal):
+    """500: a hook of the owner's failed, or what it returned means nothing. Nothing was charged, nothing was served."""
 
     status = 500
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from fastapi_tollbooth.access import TrustedProxies, parse_proxies
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.money import Money, Rate
 
@@ -62,6 +63,10 @@ class TollboothSettings(BaseSettings):
 
     default_price: Annotated[Money | None, NoDecode, BeforeValidator(_price)] = None
     """What priced routes cost where their own price says nothing."""
+
+    trusted_proxies: Annotated[TrustedProxies, NoDecode, BeforeValidator(parse_proxies)] = ()
+    """Whose ``X-Forwarded-For`` is believed, where the ASGI server does not see to it: the number of proxies in front,
+    or their networks, comma-separated."""
 
     price_body_limit: int = Field(default=65_536, ge=1)
     """Bytes of a body that are read to find its price; larger bodies get 413 on routes whose price depends on them."""

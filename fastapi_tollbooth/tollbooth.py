@@ -3,28 +3,29 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
-import anyio
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 from starlette.types import Lifespan
 
-from fastapi_tollbooth.access import client_of
+from fastapi_tollbooth.access import ClientResolver, client_of, name_of
+from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required
 from fastapi_tollbooth.errors import (
     AmbiguousRequest,
     ConfigurationError,
     CredentialRefused,
+    HookFailed,
     PaymentRequired,
-    RailUnavailable,
     Refusal,
-    Unavailable,
 )
+from fastapi_tollbooth.guard import guarded
 from fastapi_tollbooth.keys import KeyRing, load_key_ring
 from fastapi_tollbooth.ledger.sweeper import sweep_for_ever
 from fastapi_tollbooth.ledger.writer import Ledger
@@ -42,18 +43,13 @@ from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import SettlementLayer
 from fastapi_tollbooth.toll import Event, Quote, Toll, free_toll
 
-T = TypeVar("T")
-
 Compute = Callable[[], Awaitable[Money | None]]
 """Runs a route's pricing function; None where it leaves the price to the fallback."""
 
 logger = logging.getLogger("fastapi_tollbooth")
 
-SETTLEMENT_SECONDS = 60.0
 SWEEP_EVERY = timedelta(minutes=1)
 DEVELOPMENT_RATE = Rate.parse("100000")
-
-_NO_CREDENTIAL = CredentialRefused("payment_required", "Pay one of the offers and send the credential that it buys.")
 
 
 class Tollbooth:
@@ -62,12 +58,21 @@ class Tollbooth:
     Args:
         settings: The settings; by default from ``TOLLBOOTH_*`` variables and ``.env``.
         rails: The ways to pay; by default those that the settings configure.
+        client: Names the caller of a request, for applications that know their users; by default callers are known by
+            their network address.
     """
 
-    def __init__(self, settings: TollboothSettings | None = None, *, rails: Sequence[Rail[Any]] | None = None) -> None:
+    def __init__(
+        self,
+        settings: TollboothSettings | None = None,
+        *,
+        rails: Sequence[Rail[Any]] | None = None,
+        client: ClientResolver | None = None,
+    ) -> None:
         self.settings = settings or TollboothSettings()
         self.ledger = Ledger(self.settings.database_url)
         self._given_rails = rails
+        self._client = client
         self._apps: list[FastAPI] = []
 
     @cached_property
@@ -158,11 +163,11 @@ class Tollbooth:
             return free_toll(quote)
         rail, credential = self._presented(connection)
         if rail is None:
-            raise await self._payment_required(quote, _NO_CREDENTIAL)
+            raise await payment_required(self.rails, quote, NO_CREDENTIAL)
         try:
             authorization = await rail.authorize(credential, quote)
         except CredentialRefused as refused:
-            raise await self._payment_required(quote, refused, rail, credential) from refused
+            raise await payment_required(self.rails, quote, refused, rail, credential) from refused
         return Toll(
             id=authorization.toll_id,
             price=quote.price,
@@ -187,7 +192,7 @@ class Tollbooth:
         if self._presented(connection)[0] is None:
             quote = await self.quote(price, connection, compute)
             if not quote.price.is_zero:
-                raise await self._payment_required(quote, _NO_CREDENTIAL)
+                raise await payment_required(self.rails, quote, NO_CREDENTIAL)
 
     async def quote(self, price: RoutePrice, connection: HTTPConnection, compute: Compute | None = None) -> Quote:
         """What this request costs: rules, tiers or models first, then the price, the fallback, the default.
@@ -196,7 +201,7 @@ class Tollbooth:
             AmbiguousRequest: the request gives a value that decides more than once, or names an unknown tier.
             PricingFailed: the owner's pricing function failed, or nothing stands behind the rules.
         """
-        route, client = template_of(connection.scope), client_of(connection.scope)
+        route, client = template_of(connection.scope), await self._client_of(connection)
         if price.known is not None:
             return Quote(price.known, route, client)
         decision = price.decide(await facts_of(connection, price)) if price.sources else None
@@ -245,7 +250,7 @@ class Tollbooth:
             return Receipt()
         try:
             settlement = rail.capture(toll)
-            receipt = await (_guarded(settlement) if rail.settles_elsewhere else settlement)
+            receipt = await (guarded(settlement) if rail.settles_elsewhere else settlement)
         except CredentialRefused as refused:
             await self.void(toll)
             members = {"price": str(toll.price), **refused.members}
@@ -259,7 +264,7 @@ class Tollbooth:
         if rail is not None and toll.is_open:
             settlement = rail.void(toll)
             try:
-                await (_guarded(settlement) if rail.settles_elsewhere else settlement)
+                await (guarded(settlement) if rail.settles_elsewhere else settlement)
             except Refusal as refusal:
                 # The caller's answer is not about this; the toll stays open, and the sweeper voids it.
                 logger.error("toll %s could not be voided: %s", toll.id, refusal.reason)
@@ -275,6 +280,17 @@ class Tollbooth:
         """Whether a response with this status is what the caller pays for. Override to decide otherwise."""
         return status < 400
 
+    async def _client_of(self, connection: HTTPConnection) -> str:
+        if self._client is None:
+            return client_of(connection.scope, self.settings.trusted_proxies)
+        try:
+            return await name_of(connection, self.settings.trusted_proxies, self._client)
+        except HTTPException:
+            raise
+        except Exception as error:
+            logger.exception("the function that names clients failed; nothing was charged")
+            raise HookFailed("client_unknown", "The service could not tell who is calling.") from error
+
     def _presented(self, connection: HTTPConnection) -> tuple[Rail[Any] | None, Any]:
         headers = connection.scope["headers"]
         found = [(rail, credential) for rail in self.rails if (credential := rail.credential(headers)) is not None]
@@ -284,45 +300,8 @@ class Tollbooth:
             )
         return found[0] if found else (None, None)
 
-    async def _payment_required(
-        self, quote: Quote, why: CredentialRefused, rail: Rail[Any] | None = None, credential: Any = None
-    ) -> Refusal:
-        challenges = []
-        for offering in self.rails:
-            try:
-                challenges.append(await offering.challenge(quote, credential if offering is rail else None))
-            except RailUnavailable:
-                continue
-        if not challenges:
-            return Unavailable("no_rail_available", "No way to pay can be offered at the moment. Come again later.")
-        members: dict[str, Any] = {"price": str(quote.price), "priceRule": quote.rule, **why.members}
-        if quote.tiers is not None:
-            members["tiers"] = {tier: str(price) for tier, price in quote.tiers.items()}
-        for challenge in challenges:
-            members |= challenge.members
-        headers = [line for challenge in challenges for line in challenge.headers]
-        detail = f"This request costs {quote.price}. {why.detail}"
-        return PaymentRequired(why.reason, detail, headers=headers, members=members)
-
     def _rail_of(self, toll: Toll) -> Rail[Any] | None:
         for rail in self.rails:
             if rail.name == toll.rail:
                 return rail
         return None
-
-
-async def _guarded(settlement: Coroutine[Any, Any, T]) -> T:
-    """Settle although the request may be cancelled, by whatever means, and within a bounded time."""
-    loop = asyncio.get_running_loop()
-    task, deadline = loop.create_task(settlement), loop.time() + SETTLEMENT_SECONDS
-    with anyio.CancelScope(shield=True):
-        while not task.done() and loop.time() < deadline:
-            # Whoever cancels now waits until the money is in one state or the other.
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({task}, timeout=deadline - loop.time())
-    if not task.done():
-        task.cancel()
-        raise Unavailable(
-            "settlement_unknown", "The payment could not be settled in time. Do not pay again: send the same request."
-        )
-    return task.result()

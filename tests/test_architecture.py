@@ -17,6 +17,7 @@ ORDER = [
     {"testing"},
     {"dependencies"},
     {"tollbooth"},
+    {"challenges", "guard"},
     {"settlement", "openapi"},
     {"lightning.dev_routes"},
     {"request_facts"},
@@ -27,7 +28,6 @@ ORDER = [
     {"pricing", "toll"},
     {"rules", "models"},
     {"facts", "glob"},
-    {"access"},
     {"lightning.dev"},
     {"lightning.__init__", "lightning.bolt11", "lightning.secp256k1"},
     {"ledger.sweeper"},
@@ -40,7 +40,7 @@ ORDER = [
     {"keys"},
     {"settings"},
     {"money"},
-    {"errors", "bounded"},
+    {"access", "errors", "bounded"},
 ]
 PURE = {"pricing", "rules", "models", "facts", "glob", "toll", "money", "ledger.book"}
 MAX_LINES = 350

@@ -7,6 +7,7 @@ from fastapi_tollbooth.errors import (
     AmbiguousRequest,
     BodyTooLarge,
     Forbidden,
+    HookFailed,
     PricingFailed,
     TooManyRequests,
     Unavailable,
@@ -22,6 +23,7 @@ from fastapi_tollbooth.errors import (
         (BodyTooLarge, 413),
         (TooManyRequests, 429),
         (PricingFailed, 500),
+        (HookFailed, 500),
         (Unavailable, 503),
     ],
 )

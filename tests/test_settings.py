@@ -60,6 +60,8 @@ def test_a_top_up_is_a_count_or_an_amount(value: object, expected: object) -> No
         ("environment", "prod"),
         ("service", "My Service"),
         ("invoice_expiry", 1),
+        ("trusted_proxies", "everyone"),
+        ("trusted_proxies", "10.0.0.1/8"),
     ],
 )
 def test_nonsense_is_refused(name: str, value: Any) -> None:

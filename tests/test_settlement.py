@@ -171,7 +171,7 @@ def test_a_settlement_that_does_not_end_is_unknown_and_withheld(
 
     headers = paid(tollbooth, unpaid_client, "/secret")
     monkeypatch.setattr(tollbooth.rail, "capture", hang)
-    monkeypatch.setattr("fastapi_tollbooth.tollbooth.SETTLEMENT_SECONDS", 0.05)
+    monkeypatch.setattr("fastapi_tollbooth.guard.SETTLEMENT_SECONDS", 0.05)
     response = unpaid_client.get("/secret", headers=headers)
     assert response.status_code == 503
     assert response.json()["reason"] == "settlement_unknown"

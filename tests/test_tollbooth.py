@@ -197,3 +197,21 @@ def test_credit_outlives_a_restart_and_a_rotated_secret(tmp_path: Any) -> None:
         assert client.get("/x", headers=credential).headers["x-credit-balance"] == "$0.01"
     with TestClient(service("b" * 32)) as client:
         assert client.get("/x", headers=credential).json()["reason"] == "invalid_signature"
+
+
+def test_an_application_names_its_clients_and_a_name_that_fails_serves_nobody(tmp_path: Any, serve: Serve) -> None:
+    def who(connection: Any) -> str | None:
+        name: str | None = connection.headers.get("x-user")
+        if name == "trouble":
+            raise RuntimeError("no such user")
+        return name
+
+    settings = TollboothSettings(_env_file=None, database_url=f"sqlite:///{tmp_path}/t.db")
+    client = serve(app_with(Tollbooth(settings, client=who)), raise_server_exceptions=False)
+    alice, bob = {"X-User": "alice"}, {"X-User": "bob"}
+    invoices = [client.get("/x", headers=headers).json()["invoice"] for headers in (alice, alice, bob, None)]
+    assert invoices[0] == invoices[1]
+    assert len(set(invoices)) == 3
+    refused = client.get("/x", headers={"X-User": "trouble"})
+    assert (refused.status_code, refused.json()["reason"]) == (500, "client_unknown")
+    assert "no such user" not in refused.text

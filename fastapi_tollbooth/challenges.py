@@ -1,0 +1,44 @@
+"""The 402 of a request: one challenge per rail that can take the money."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi_tollbooth.errors import CredentialRefused, PaymentRequired, RailUnavailable, Refusal, Unavailable
+from fastapi_tollbooth.rails import Rail
+from fastapi_tollbooth.toll import Quote
+
+NO_CREDENTIAL = CredentialRefused("payment_required", "Pay one of the offers and send the credential that it buys.")
+
+
+async def payment_required(
+    rails: Sequence[Rail[Any]],
+    quote: Quote,
+    why: CredentialRefused,
+    refusing: Rail[Any] | None = None,
+    credential: Any = None,
+) -> Refusal:
+    """What a caller who has not paid this quote is told: the 402, or a 503 while there is no way to pay.
+
+    Args:
+        rails: The ways to pay, in the order in which they are offered.
+        quote: What the request costs.
+        why: Why the request is not served as it came.
+        refusing: The rail that refused its credential, if one did.
+        credential: What it refused.
+    """
+    challenges = []
+    for rail in rails:
+        try:
+            challenges.append(await rail.challenge(quote, credential if rail is refusing else None))
+        except RailUnavailable:
+            continue
+    if not challenges:
+        return Unavailable("no_rail_available", "No way to pay can be offered at the moment. Come again later.")
+    members: dict[str, Any] = {"price": str(quote.price), "priceRule": quote.rule, **why.members}
+    if quote.tiers is not None:
+        members["tiers"] = {tier: str(price) for tier, price in quote.tiers.items()}
+    for challenge in challenges:
+        members |= challenge.members
+    headers = [line for challenge in challenges for line in challenge.headers]
+    detail = f"This request costs {quote.price}. {why.detail}"
+    return PaymentRequired(why.reason, detail, headers=headers, members=members)
