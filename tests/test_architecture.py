@@ -26,7 +26,7 @@ ORDER = [
     {"rails.l402_credential", "rails.purchase"},
     {"rails.macaroon", "rails.__init__"},
     {"pricing", "toll"},
-    {"rules", "models"},
+    {"rules", "models", "terms"},
     {"facts", "glob"},
     {"lightning.dev"},
     {"lightning.__init__", "lightning.bolt11", "lightning.secp256k1"},
@@ -35,14 +35,14 @@ ORDER = [
     {"ledger.store"},
     {"ledger.sqlite"},
     {"ledger.audit"},
-    {"ledger.tables", "ledger.__init__"},
+    {"ledger.tables", "ledger.free_use", "ledger.__init__"},
     {"ledger.book"},
     {"keys"},
     {"settings"},
     {"money"},
     {"access", "errors", "bounded"},
 ]
-PURE = {"pricing", "rules", "models", "facts", "glob", "toll", "money", "ledger.book"}
+PURE = {"pricing", "terms", "rules", "models", "facts", "glob", "toll", "money", "ledger.book"}
 MAX_LINES = 350
 
 

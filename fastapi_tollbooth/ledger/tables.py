@@ -104,6 +104,18 @@ class SweepRow(TollboothTable, table=True):
     leased_until: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=True))
 
 
+class FreeUseRow(TollboothTable, table=True):
+    """What one client used without payment on one day. ``client`` is a keyed hash; old days are deleted."""
+
+    __tablename__ = "tollbooth_free_use"
+    __table_args__ = (CheckConstraint("used >= 0", name="used_not_negative"),)
+
+    day: str = Field(sa_type=AutoString, primary_key=True)
+    bucket: str = Field(sa_type=AutoString, primary_key=True)
+    client: str = Field(sa_type=AutoString, primary_key=True)
+    used: int = Field(sa_type=BigInteger)
+
+
 class DevInvoiceRow(TollboothTable, table=True):
     """An invoice of the development node that was paid; shared by all workers of the service."""
 
