@@ -25,6 +25,10 @@ def _price(value: Any) -> Any:
     return _text(value, Money.parse)
 
 
+def _names(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 def _something(value: int | Money) -> int | Money:
     if (value.amount if isinstance(value, Money) else value) < 1:
         raise ValueError("a payment must buy something: at least one request, or an amount above zero")
@@ -60,6 +64,13 @@ class TollboothSettings(BaseSettings):
 
     btc_usd: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = None
     """Dollars for one bitcoin, for prices in dollars that are paid over Lightning."""
+
+    rate_tickers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ("bitstamp", "coinbase", "kraken")
+    """Public tickers whose median is the exchange rate in production where ``btc_usd`` is not set: two at least of
+    bitstamp, coinbase, gemini and kraken."""
+
+    rate_max_age: float = Field(default=900.0, ge=60, le=86_400)
+    """Seconds that the last rate of the tickers is used when they no longer answer or agree."""
 
     default_price: Annotated[Money | None, NoDecode, BeforeValidator(_price)] = None
     """What priced routes cost where their own price says nothing."""

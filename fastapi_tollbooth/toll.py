@@ -54,6 +54,7 @@ class Quote(NamedTuple):
             what was paid to it.
         tier: The tier that was chosen, where the route has tiers.
         tiers: All tiers of the route with their prices.
+        connection: The request itself, for rails that let the owner or the caller choose by it.
     """
 
     price: Money
@@ -63,6 +64,7 @@ class Quote(NamedTuple):
     variant: str = "price"
     tier: str | None = None
     tiers: Mapping[str, Money] | None = None
+    connection: Any = None
 
 
 @dataclass(eq=False, slots=True)
@@ -79,6 +81,7 @@ class Toll:
         route: The route template, such as ``"/weather/{city}"``.
         rule: Which part of the route's price decided, such as ``"match[0]"`` or ``"fallback"``.
         tier: The tier that was chosen, where the route has tiers.
+        caveats: The owner's conditions in the credential, those alone that the service minted.
     """
 
     id: str
@@ -90,6 +93,7 @@ class Toll:
     route: str
     rule: str = "price"
     tier: str | None = None
+    caveats: Mapping[str, str] = field(default_factory=dict)
     state: State = State.AUTHORIZED
     authorization: Any = field(default=None, repr=False)
 
@@ -113,4 +117,4 @@ class Toll:
 def free_toll(quote: Quote) -> Toll:
     """The toll of a request that costs nothing."""
     nothing = Money(0, quote.price.asset)
-    return Toll("free", nothing, nothing, None, "", "", quote.route, quote.rule, quote.tier, State.FREE)
+    return Toll("free", nothing, nothing, None, "", "", quote.route, quote.rule, quote.tier, state=State.FREE)

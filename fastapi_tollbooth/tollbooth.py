@@ -1,7 +1,6 @@
 """Tollbooth, the engine that all priced routes of an application share: price, credential, ledger, or 402."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -35,12 +34,16 @@ from fastapi_tollbooth.money import Money, Rate
 from fastapi_tollbooth.openapi import document
 from fastapi_tollbooth.pricing import PricedRoute, RoutePrice, describe
 from fastapi_tollbooth.rails import Rail, Receipt
+from fastapi_tollbooth.rails.caveats import require_condition
 from fastapi_tollbooth.rails.l402 import L402Rail
+from fastapi_tollbooth.rails.owner_caveats import Check, OwnerCaveat, ValueOf
+from fastapi_tollbooth.rates import FixedRate, MedianRate, RateSource
 from fastapi_tollbooth.request_facts import facts_of
 from fastapi_tollbooth.responses import refusal_handler
 from fastapi_tollbooth.routes import priced_routes, template_of, with_mounted
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import SettlementLayer
+from fastapi_tollbooth.tickers import tickers
 from fastapi_tollbooth.toll import Event, Quote, Toll, free_toll
 
 Compute = Callable[[], Awaitable[Money | None]]
@@ -60,6 +63,7 @@ class Tollbooth:
         rails: The ways to pay; by default those that the settings configure.
         client: Names the caller of a request, for applications that know their users; by default callers are known by
             their network address.
+        rates: Where the dollar price of a bitcoin comes from; by default as the settings say.
     """
 
     def __init__(
@@ -68,11 +72,14 @@ class Tollbooth:
         *,
         rails: Sequence[Rail[Any]] | None = None,
         client: ClientResolver | None = None,
+        rates: RateSource | None = None,
     ) -> None:
         self.settings = settings or TollboothSettings()
         self.ledger = Ledger(self.settings.database_url)
         self._given_rails = rails
         self._client = client
+        self._given_rates = rates
+        self._caveats: dict[str, OwnerCaveat] = {}
         self._apps: list[FastAPI] = []
 
     @cached_property
@@ -101,8 +108,39 @@ class Tollbooth:
                 "no way to be paid is configured: the development Lightning node does not run with "
                 "TOLLBOOTH_ENVIRONMENT=production, so pass Tollbooth(rails=[...])"
             )
-        rate = self.settings.btc_usd or DEVELOPMENT_RATE
-        return (L402Rail(self.settings, self.keys, self.ledger, self.dev_node, rate),)
+        return (L402Rail(self.settings, self.keys, self.ledger, self.dev_node, self.rates, self._caveats),)
+
+    @cached_property
+    def rates(self) -> RateSource:
+        """Where the dollar price of a bitcoin comes from."""
+        settings = self.settings
+        if self._given_rates is not None:
+            return self._given_rates
+        if settings.btc_usd is not None or settings.environment == "development":
+            return FixedRate(settings.btc_usd or DEVELOPMENT_RATE)
+        return MedianRate(tickers(settings.rate_tickers), max_age=settings.rate_max_age)
+
+    def caveat(self, condition: str, *, mint: ValueOf | None = None) -> Callable[[Check], Check]:
+        """Decorate the function that checks a condition of your own in credentials: ``@tollbooth.caveat("region")``.
+
+        The function gets the value and the request, and says whether the credential is good for it.
+
+        Args:
+            condition: The condition's name.
+            mint: Says which value a credential gets that is sold to a request; None leaves the condition out.
+
+        Raises:
+            ConfigurationError: the name cannot be a condition, or is one already.
+        """
+        require_condition(condition, self.settings.service)
+        if condition in self._caveats:
+            raise ConfigurationError(f"the caveat {condition!r} is there already")
+
+        def register(check: Check) -> Check:
+            self._caveats[condition] = OwnerCaveat(check, mint)
+            return check
+
+        return register
 
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -135,13 +173,16 @@ class Tollbooth:
             async with original(app) as state:
                 self.check()
                 deadline = timedelta(seconds=self.settings.toll_deadline)
-                sweeper = asyncio.create_task(sweep_for_ever(self.ledger, deadline, SWEEP_EVERY))
+                upkeep = [
+                    asyncio.create_task(sweep_for_ever(self.ledger, deadline, SWEEP_EVERY)),
+                    asyncio.create_task(self.rates.keep_fresh()),
+                ]
                 try:
                     yield state
                 finally:
-                    sweeper.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await sweeper
+                    for task in upkeep:
+                        task.cancel()
+                    await asyncio.gather(*upkeep, return_exceptions=True)
                     await self.close()
 
         return lifespan
@@ -178,6 +219,7 @@ class Tollbooth:
             route=quote.route,
             rule=quote.rule,
             tier=quote.tier,
+            caveats=authorization.caveats,
             authorization=authorization.state,
         )
 
@@ -203,14 +245,14 @@ class Tollbooth:
         """
         route, client = template_of(connection.scope), await self._client_of(connection)
         if price.known is not None:
-            return Quote(price.known, route, client)
+            return Quote(price.known, route, client, connection=connection)
         decision = price.decide(await facts_of(connection, price)) if price.sources else None
         computed = await compute() if decision is None and compute is not None else None
         if decision is None:
             decision = price.settle(computed, self.settings.default_price)
         # Alike are the requests of one tier or one named part of the declaration; a function's, when their price is.
         variant = f"{decision.rule} {decision.tier if computed is None else computed}"
-        return Quote(decision.price, route, client, decision.rule, variant, decision.tier, price.tiers)
+        return Quote(decision.price, route, client, decision.rule, variant, decision.tier, price.tiers, connection)
 
     def prices(self) -> list[PricedRoute]:
         """Every priced route of the applications that this is installed on, and of those mounted in them."""

@@ -23,7 +23,8 @@ ORDER = [
     {"request_facts"},
     {"routes", "responses"},
     {"rails.l402"},
-    {"rails.l402_credential", "rails.purchase"},
+    {"rails.l402_credential", "rails.purchase", "rails.credit", "rails.owner_caveats"},
+    {"rails.caveats"},
     {"rails.macaroon", "rails.__init__"},
     {"pricing", "toll"},
     {"rules", "models", "terms"},
@@ -38,6 +39,8 @@ ORDER = [
     {"ledger.tables", "ledger.free_use", "ledger.__init__"},
     {"ledger.book"},
     {"keys"},
+    {"tickers"},
+    {"rates"},
     {"settings"},
     {"money"},
     {"access", "errors", "bounded"},
@@ -132,4 +135,18 @@ def test_public_functions_and_classes_have_docstrings() -> None:
     assert missing == []
 
 
-_INNER = {"lifespan", "openapi", "configure", "settle", "read", "exchange_up", "add", "matches", "holds", "compute"}
+_INNER = {
+    "lifespan",
+    "openapi",
+    "configure",
+    "settle",
+    "read",
+    "exchange_up",
+    "add",
+    "matches",
+    "holds",
+    "compute",
+    "ask",
+    "register",
+    "value_for",
+}

@@ -22,7 +22,8 @@ from fastapi_tollbooth.money import Rate
 from fastapi_tollbooth.rails import Challenge, RawHeaders
 from fastapi_tollbooth.rails.l402 import L402Rail
 from fastapi_tollbooth.rails.l402_credential import L402Credential
-from fastapi_tollbooth.rails.macaroon import Identifier, mint
+from fastapi_tollbooth.rails.macaroon import Identifier, mint, narrow
+from fastapi_tollbooth.rates import FixedRate
 from fastapi_tollbooth.toll import Quote
 
 RING = KeyRing((b"n" * 32,))
@@ -72,7 +73,7 @@ class Setup:
 
     def again(self) -> L402Rail:
         """The same service after a restart: nothing in memory."""
-        return L402Rail(self.settings, RING, self.ledger, self.node, RATE)
+        return L402Rail(self.settings, RING, self.ledger, self.node, FixedRate(RATE))
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
         _env_file=None, database_url=f"sqlite:///{tmp_path}/t.db", top_up=3, settlement_wait=0.05, service="svc"
     )
     ledger, node = Ledger(settings.database_url), PaperNode()
-    yield Setup(L402Rail(settings, RING, ledger, node, RATE), node, ledger, settings)
+    yield Setup(L402Rail(settings, RING, ledger, node, FixedRate(RATE)), node, ledger, settings)
     await ledger.close()
 
 
@@ -245,7 +246,7 @@ async def test_a_later_looser_expiry_does_not_extend(setup: Setup) -> None:
 
 @pytest.mark.anyio
 async def test_unknown_caveats_are_skipped_and_money_in_caveats_means_nothing(setup: Setup) -> None:
-    macaroon = minted(*GOOD, "colour=blue", "credit=$1000000", "svc_capabilities=all", "nonsense")
+    macaroon = narrow(minted(*GOOD), "colour=blue", "credit=$1000000", "other_valid_until=1", "nonsense")
     authorization = await setup.rail.authorize(credential(macaroon), quote())
     assert authorization.balance == CENT * 2
 
@@ -294,7 +295,7 @@ async def test_first_uses_that_race_fund_once(setup: Setup) -> None:
 
 @pytest.mark.anyio
 async def test_a_price_in_another_asset_is_exchanged_and_rounded_up(setup: Setup) -> None:
-    rail = L402Rail(setup.settings, RING, setup.ledger, setup.node, Rate.parse("97123.5"))
+    rail = L402Rail(setup.settings, RING, setup.ledger, setup.node, FixedRate(Rate.parse("97123.5")))
     authorization = await rail.authorize(credential(minted(*GOOD)), quote(Money.parse("100 msat")))
     assert authorization.amount == Money(98, Asset.USD)
     assert isinstance(authorization.state, Authorized)
@@ -302,7 +303,7 @@ async def test_a_price_in_another_asset_is_exchanged_and_rounded_up(setup: Setup
 
 @pytest.mark.anyio
 async def test_without_a_rate_credit_in_another_asset_waits(setup: Setup) -> None:
-    rail = L402Rail(setup.settings, RING, setup.ledger, setup.node, None)
+    rail = L402Rail(setup.settings, RING, setup.ledger, setup.node, FixedRate(None))
     with pytest.raises(Unavailable) as refused:
         await rail.authorize(credential(minted(*GOOD)), quote(Money.parse("7 sat")))
     assert refused.value.reason == "no_exchange_rate"

@@ -1,5 +1,6 @@
 import base64
 import secrets
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,10 @@ from fastapi_tollbooth.rails.macaroon import (
     MAX_BYTES,
     MAX_CAVEATS,
     Identifier,
+    Kind,
     decode_base64,
     mint,
+    narrow,
     open_token,
     peek_payment_hash,
 )
@@ -171,3 +174,35 @@ def test_both_alphabets_are_read(text: bytes) -> None:
 def test_anything_else_is_not_base64(text: bytes) -> None:
     with pytest.raises(CredentialRefused):
         decode_base64(text)
+
+
+def test_a_token_knows_which_caveats_the_service_minted() -> None:
+    opened = open_token(RING, appended(token(), "svc_valid_until=1"))
+    assert opened.minted == (("services", "svc:0"), ("svc_valid_until", "1900000000"))
+    assert opened.appended == (("svc_valid_until", "1"),)
+
+
+def test_a_minted_caveat_cannot_be_taken_off() -> None:
+    bare = identifier()
+    fewer = BinarySerializer().deserialize_raw(base64.b64decode(mint(RING, bare, "svc", [])))
+    packed = replace(bare, minted=2).pack()
+    claimed = Macaroon(version=MACAROON_V2, location="svc", identifier=packed, key=secrets.token_bytes(32))
+    claimed.signature_bytes = fewer.signature_bytes
+    assert reason(bytes(BinarySerializer().serialize_raw(claimed))) == "invalid_signature"
+
+
+def test_holders_narrow_without_a_key() -> None:
+    narrowed = narrow(base64.b64encode(token()).decode(), "svc_valid_until=1")
+    assert open_token(RING, base64.b64decode(narrowed, validate=True)).appended == (("svc_valid_until", "1"),)
+    for macaroon, caveats in (("nonsense!", ["a=b"]), ("AAAA", ["a=b"]), (narrowed, ["a=b"] * MAX_CAVEATS)):
+        with pytest.raises(CredentialRefused):
+            narrow(macaroon, *caveats)
+
+
+def test_the_kind_is_part_of_what_is_signed() -> None:
+    credit = Identifier.new(HASH, Money.parse("$0"), None, RING.newest, kind=Kind.CREDIT)
+    raw = base64.b64decode(mint(RING, credit, "svc", CAVEATS))
+    assert open_token(RING, raw).identifier.kind is Kind.CREDIT
+    place = raw.index(HASH) + 33
+    assert raw[place] == 2
+    assert reason(raw[:place] + b"\x00" + raw[place + 1 :]) == "invalid_signature"

@@ -1,7 +1,9 @@
 """A rail is a way for money to reach the service: it makes challenges and turns credentials into tolls."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from fastapi_tollbooth.errors import HeaderLines
@@ -21,13 +23,17 @@ class Challenge:
 
 
 class Authorization(NamedTuple):
-    """Money that is promised to one toll. ``state`` is what the rail needs to settle it; no secrets."""
+    """Money that is promised to one toll. ``state`` is what the rail needs to settle it; no secrets.
+
+    ``caveats`` are conditions of the owner's own that the service put into the credential.
+    """
 
     toll_id: str
     amount: Money
     balance: Money | None
     payer: str
     state: Any = None
+    caveats: Mapping[str, str] = MappingProxyType({})
 
 
 class Receipt(NamedTuple):

@@ -19,15 +19,21 @@ from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import Invoice, InvoiceState, LightningBackend, LightningUnavailable
 from fastapi_tollbooth.money import MSAT_PER_SAT, Asset, Money, Rate, divide_up
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
+from fastapi_tollbooth.rails.caveats import write
 from fastapi_tollbooth.rails.l402_credential import L402Credential, Verified, claimed_hash, find, parse, verify
-from fastapi_tollbooth.rails.macaroon import Identifier, mint
+from fastapi_tollbooth.rails.macaroon import Identifier, Kind, mint
+from fastapi_tollbooth.rails.owner_caveats import OwnerCaveats, check_owned, minted_for
 from fastapi_tollbooth.rails.purchase import purchase
+from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.toll import Quote, Toll
 
 VERIFIED_CREDENTIALS = 10_000
 OPEN_CHALLENGES = 10_000
 _POLL_SECONDS = 0.1
+
+_Key = tuple[str, Money, tuple[tuple[str, str], ...]]
+"""Offers are re-used for the same client, credit and conditions."""
 
 
 @dataclass(slots=True)
@@ -52,16 +58,18 @@ class L402Rail:
         keys: KeyRing,
         ledger: Ledger,
         node: LightningBackend,
-        rate: Rate | None,
+        rates: RateSource,
+        caveats: OwnerCaveats | None = None,
     ) -> None:
         self._settings = settings
         self._keys = keys
         self._ledger = ledger
         self._node = node
-        self._rate = rate
+        self._rates = rates
+        self._caveats: OwnerCaveats = {} if caveats is None else caveats
         self._verified: Bounded[bytes, Verified] = Bounded(VERIFIED_CREDENTIALS)
-        self._offers: Bounded[tuple[str, Money], _Offer] = Bounded(OPEN_CHALLENGES)
-        self._minting: dict[tuple[str, Money], asyncio.Future[_Offer]] = {}
+        self._offers: Bounded[_Key, _Offer] = Bounded(OPEN_CHALLENGES)
+        self._minting: dict[_Key, asyncio.Future[_Offer]] = {}
 
     def credential(self, headers: RawHeaders) -> L402Credential | None:
         """Every header form that L402 clients are known to send; other schemes of Authorization are not ours."""
@@ -71,11 +79,13 @@ class L402Rail:
 
     async def challenge(self, quote: Quote, presented: L402Credential | None) -> Challenge:
         """An invoice for the top-up, and the macaroon that it pays for. Re-used per client while it can be paid."""
-        credit, amount_msat = purchase(self._settings.top_up, quote.price, self._rate)
-        key = (quote.client, credit)
+        rate = self._rates.current()
+        credit, amount_msat = purchase(self._settings.top_up, quote.price, rate)
+        owned = await minted_for(self._caveats, quote.connection) if self._caveats else ()
+        key = (quote.client, credit, owned)
         offer = self._offers.get(key)
         if offer is None or not await self._still_good(offer, presented):
-            offer = await self._mint_once(key, credit, amount_msat, quote)
+            offer = await self._mint_once(key, amount_msat, rate, quote)
         return offer.challenge
 
     async def _still_good(self, offer: _Offer, presented: L402Credential | None) -> bool:
@@ -91,12 +101,12 @@ class L402Rail:
             return status.state is InvoiceState.PENDING
         return True
 
-    async def _mint_once(self, key: tuple[str, Money], credit: Money, amount_msat: int, quote: Quote) -> _Offer:
+    async def _mint_once(self, key: _Key, amount_msat: int, rate: Rate | None, quote: Quote) -> _Offer:
         # A crowd of requests that all need the same new challenge causes one invoice.
         minting = self._minting.get(key)
         if minting is not None and minting.get_loop() is asyncio.get_running_loop():
             return await asyncio.shield(minting)
-        minting = asyncio.ensure_future(self._mint(credit, amount_msat, quote))
+        minting = asyncio.ensure_future(self._mint(key, amount_msat, rate, quote))
         self._minting[key] = minting
         try:
             offer = await asyncio.shield(minting)
@@ -106,20 +116,18 @@ class L402Rail:
         self._offers.put(key, offer)
         return offer
 
-    async def _mint(self, credit: Money, amount_msat: int, quote: Quote) -> _Offer:
-        settings = self._settings
+    async def _mint(self, key: _Key, amount_msat: int, rate: Rate | None, quote: Quote) -> _Offer:
+        settings, (_, credit, owned) = self._settings, key
         description = f"{settings.service}: {credit} credit"
         try:
             invoice = await self._node.create_invoice(amount_msat, description, settings.invoice_expiry)
         except LightningUnavailable as error:
             raise RailUnavailable("the Lightning node did not answer") from error
-        exchanged = self._rate if credit.asset is not Asset.BTC else None
-        identifier = Identifier.new(invoice.payment_hash, credit, exchanged, self._keys.newest)
+        exchanged = rate if credit.asset is not Asset.BTC else None
+        sats = divide_up(amount_msat, MSAT_PER_SAT)
+        identifier = Identifier.new(invoice.payment_hash, credit, exchanged, self._keys.newest, sats=sats)
         valid_until = datetime.now(UTC) + timedelta(days=settings.credit_lifetime_days)
-        caveats = [
-            f"services={settings.service}:0",
-            f"{settings.service}_valid_until={int(valid_until.timestamp())}",
-        ]
+        caveats = write(settings.service, int(valid_until.timestamp()), None, owned)
         macaroon = mint(self._keys, identifier, settings.service, caveats)
         challenge = _challenge(invoice, macaroon, credit, quote.price, valid_until)
         now = time.monotonic()
@@ -133,10 +141,14 @@ class L402Rail:
         digest = credential.digest
         verified = self._verified.get(digest)
         if verified is None:
-            verified = verify(self._keys, self._settings.service, parse(credential))
+            verified = verify(self._keys, self._settings.service, self._caveats, parse(credential))
             self._verified.put(digest, verified)
-        if verified.valid_until <= time.time():
-            raise CredentialRefused("credential_expired", "This credential has expired. Buy a new one.")
+        bounds = verified.bounds
+        if bounds.caps:
+            raise CredentialRefused("unknown_caveat", "The service cannot enforce a cap on spending yet.")
+        bounds.check(quote.route, time.time())
+        if bounds.owned:
+            await check_owned(self._caveats, bounds.owned, quote.connection)
 
         amount = self._in_asset_of(quote.price, verified.token.identifier.credit.asset)
         account = verified.account_id if verified.account_id is not None else verified.account
@@ -146,17 +158,19 @@ class L402Rail:
         if not isinstance(outcome, Authorized):
             raise _refusal(outcome, amount)
         if verified.account_id is None:
-            self._verified.put(digest, Verified(verified.token, verified.valid_until, outcome.account_id))
+            self._verified.put(digest, Verified(verified.token, bounds, outcome.account_id))
             self._forget_offer(verified.token.identifier.payment_hash)
-        return Authorization(str(outcome.toll), amount, outcome.balance, verified.account, outcome)
+        return Authorization(str(outcome.toll), amount, outcome.balance, verified.account, outcome, bounds.shown)
 
     async def _open_account(self, verified: Verified, authorize: Authorize) -> Outcome:
         identifier = verified.token.identifier
+        if identifier.kind is Kind.CREDIT:
+            raise CredentialRefused("credit_not_funded", "There is no credit behind this credential.")
         received_msat = await self._settled_amount(identifier.payment_hash)
         payment = Payment(
             rail=self.name,
             spend_key=f"{self.name}:{identifier.payment_hash.hex()}",
-            amount=received_msat,
+            amount=received_msat or identifier.sats * MSAT_PER_SAT,
             asset=Asset.BTC,
             payer=verified.account,
             rate=str(identifier.rate) if identifier.rate else None,
@@ -173,7 +187,7 @@ class L402Rail:
             except LightningUnavailable:
                 status = None
             if status is not None and status.state is InvoiceState.SETTLED:
-                return status.amount_received_msat or 0
+                return status.amount_received_msat or 0  # not every node says how much
             if status is not None and status.state in (InvoiceState.EXPIRED, InvoiceState.FAILED):
                 raise CredentialRefused("invoice_not_paid", "The invoice behind this credential was never paid.")
             if time.monotonic() >= deadline:
@@ -186,10 +200,11 @@ class L402Rail:
     def _in_asset_of(self, price: Money, asset: Asset) -> Money:
         if price.asset is asset:
             return price
-        if self._rate is None:
+        rate = self._rates.current()
+        if rate is None:
             raise Unavailable("no_exchange_rate", f"There is no exchange rate to charge {price} to {asset} credit.")
         try:
-            return self._rate.convert_up(price, asset)
+            return rate.convert_up(price, asset)
         except ConfigurationError as error:
             raise CredentialRefused("insufficient_credit", f"No credit covers {price}.") from error
 

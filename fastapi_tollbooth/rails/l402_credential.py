@@ -7,11 +7,13 @@ headers are what gRPC clients send.
 import hashlib
 import hmac
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from fastapi_tollbooth.errors import AmbiguousRequest, CredentialRefused
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.rails import RawHeaders
+from fastapi_tollbooth.rails.caveats import Bounds, judge
 from fastapi_tollbooth.rails.macaroon import Token, decode_base64, malformed, open_token, peek_payment_hash
 
 MAX_CREDENTIAL = 4_096
@@ -42,13 +44,13 @@ class Verified:
     """What a credential was found to be."""
 
     token: Token
-    valid_until: float
+    bounds: Bounds
     account_id: int | None = None
 
     @property
     def account(self) -> str:
         """The key of the account behind it."""
-        return account_key(self.token.identifier.payment_hash)
+        return self.bounds.account or account_key(self.token.identifier.payment_hash)
 
 
 def account_key(payment_hash: bytes) -> str:
@@ -90,8 +92,8 @@ def parse(credential: L402Credential) -> tuple[bytes, bytes]:
     return next(iter(found.values()))
 
 
-def verify(keys: KeyRing, service: str, presented: tuple[bytes, bytes]) -> Verified:
-    """Check everything about a credential that can be known without asking anybody.
+def verify(keys: KeyRing, service: str, known: Collection[str], presented: tuple[bytes, bytes]) -> Verified:
+    """Check everything about a credential that can be known without asking anybody and holds for every request.
 
     Raises:
         CredentialRefused: forged, for another service, or a preimage that does not belong to it.
@@ -100,17 +102,7 @@ def verify(keys: KeyRing, service: str, presented: tuple[bytes, bytes]) -> Verif
     token = open_token(keys, raw)
     if not hmac.compare_digest(hashlib.sha256(preimage).digest(), token.identifier.payment_hash):
         raise CredentialRefused("wrong_preimage", "The preimage does not belong to this macaroon's payment.")
-    services = [value for condition, value in token.caveats if condition == "services"]
-    if not services or not all(service in _service_names(value) for value in services):
-        raise CredentialRefused("wrong_service", "This credential was issued for another service.")
-    limits = [value for condition, value in token.caveats if condition == f"{service}_valid_until"]
-    if not limits or not all(value.isascii() and value.isdigit() and len(value) < 16 for value in limits):
-        raise CredentialRefused("malformed_credential", "The credential's expiry cannot be read.")
-    return Verified(token, float(min(int(value) for value in limits)))
-
-
-def _service_names(value: str) -> set[str]:
-    return {service.partition(":")[0].strip() for service in value.split(",")}
+    return Verified(token, judge(token, service, known))
 
 
 def _parse_authorization(line: bytes) -> tuple[bytes, bytes]:

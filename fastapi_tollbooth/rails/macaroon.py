@@ -4,22 +4,27 @@ Format: libmacaroons V2 binary as Go's macaroon.v2 writes it; identifier of 66 b
 (https://github.com/lightninglabs/L402/blob/master/protocol-specification.md): version (uint16, 0) ‖ payment hash (32)
 ‖ token id (32). The token id holds what the payment buys, out of reach of whoever appends caveats:
 
-    1 byte   layout, 1
-    1 byte   asset of the credit: 0 USD, 1 BTC
+    1 byte   layout, 2
+    1 byte   kind (0 buys credit with its invoice, 2 opens credit that was paid otherwise) + asset (0 USD, 1 BTC)
+    1 byte   how many of the caveats the service minted: those, the first ones, nobody else can have written
     8 bytes  amount of the credit
     8 bytes  micro-dollars per bitcoin that it was sold at, 0 when no exchange was needed
+    4 bytes  satoshis that the invoice asks
     4 bytes  fingerprint of the secret that signs it
-   10 bytes  random
+    5 bytes  random
 
 Each token has a root key of its own, derived from that secret and the whole identifier.
 """
 
 import base64
 import binascii
+import hashlib
 import re
 import secrets
 import struct
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
 from pymacaroons import MACAROON_V2, Macaroon, Verifier
 from pymacaroons.serializers import BinarySerializer
@@ -31,34 +36,64 @@ from fastapi_tollbooth.money import Asset, Money, Rate
 MAX_BYTES = 2_048
 MAX_CAVEATS = 32
 
-_IDENTIFIER = struct.Struct(">H32sBBQQ4s10s")
-_VERSION, _LAYOUT = 0, 1
+MAX_INVOICE_SATS = 2**32 - 1
+
+_IDENTIFIER = struct.Struct(">H32sBBBQQI4s5s")
+_VERSION, _LAYOUT = 0, 2
 _ASSETS = (Asset.USD, Asset.BTC)
 _STANDARD = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 _URL_SAFE = re.compile(rb"[A-Za-z0-9_-]+={0,2}")
 
 
+class Kind(IntEnum):
+    """Where the money behind a token comes from."""
+
+    INVOICE = 0
+    """From the Lightning invoice of its payment hash: the first proof of payment credits the account."""
+    CREDIT = 2
+    """From elsewhere, before the token was handed out: it opens an account and never credits it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """Who a token is: the payment that bought it, and what was bought."""
+    """Who a token is: the payment that bought it, and what was bought. ``minted`` caveats are the service's own."""
 
     payment_hash: bytes
     credit: Money
     rate: Rate | None
     key: bytes
     nonce: bytes
+    kind: Kind = Kind.INVOICE
+    sats: int = 0
+    minted: int = 0
 
     @classmethod
-    def new(cls, payment_hash: bytes, credit: Money, rate: Rate | None, key: bytes) -> "Identifier":
-        """The identifier of a new token."""
-        return cls(payment_hash, credit, rate, key, secrets.token_bytes(10))
+    def new(
+        cls,
+        payment_hash: bytes,
+        credit: Money,
+        rate: Rate | None,
+        key: bytes,
+        *,
+        kind: Kind = Kind.INVOICE,
+        sats: int = 0,
+    ) -> "Identifier":
+        """The identifier of a new token. ``sats`` is what its invoice asks."""
+        return cls(payment_hash, credit, rate, key, secrets.token_bytes(5), kind, sats)
 
     def pack(self) -> bytes:
         """The 66 bytes of the identifier."""
-        rate = self.rate.micro_usd_per_btc if self.rate else 0
-        asset = _ASSETS.index(self.credit.asset)
         return _IDENTIFIER.pack(
-            _VERSION, self.payment_hash, _LAYOUT, asset, self.credit.amount, rate, self.key, self.nonce
+            _VERSION,
+            self.payment_hash,
+            _LAYOUT,
+            self.kind + _ASSETS.index(self.credit.asset),
+            self.minted,
+            self.credit.amount,
+            self.rate.micro_usd_per_btc if self.rate else 0,
+            self.sats,
+            self.key,
+            self.nonce,
         )
 
     @classmethod
@@ -70,27 +105,63 @@ class Identifier:
         """
         if len(raw) != _IDENTIFIER.size:
             raise ValueError("an identifier has 66 bytes")
-        version, payment_hash, layout, asset, amount, rate, key, nonce = _IDENTIFIER.unpack(raw)
-        if (version, layout) != (_VERSION, _LAYOUT) or asset >= len(_ASSETS):
-            raise ValueError("unknown version, layout or asset")
-        return cls(payment_hash, Money(amount, _ASSETS[asset]), Rate(rate) if rate else None, key, nonce)
+        version, payment_hash, layout, kind, minted, amount, rate, sats, key, nonce = _IDENTIFIER.unpack(raw)
+        if (version, layout) != (_VERSION, _LAYOUT) or kind > 3:
+            raise ValueError("unknown version, layout, kind or asset")
+        credit = Money(amount, _ASSETS[kind & 1])
+        return cls(payment_hash, credit, Rate(rate) if rate else None, key, nonce, Kind(kind & 2), sats, minted)
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token whose signature is right. Its caveats have not been judged yet."""
+    """A token whose signature is right. Its caveats, in order, have not been judged yet."""
 
     identifier: Identifier
     caveats: tuple[tuple[str, str], ...]
 
+    @property
+    def minted(self) -> tuple[tuple[str, str], ...]:
+        """The caveats that the service minted."""
+        return self.caveats[: self.identifier.minted]
 
-def mint(keys: KeyRing, identifier: Identifier, location: str, caveats: list[str]) -> str:
+    @property
+    def appended(self) -> tuple[tuple[str, str], ...]:
+        """The caveats that whoever held the token appended."""
+        return self.caveats[self.identifier.minted :]
+
+    def prefix(self, length: int) -> str:
+        """A name for the token as it was with its first caveats, which all tokens made from that one share."""
+        digest = hashlib.sha256(self.identifier.pack())
+        for condition, value in self.caveats[:length]:
+            digest.update(hashlib.sha256(f"{condition}={value}".encode()).digest())
+        return digest.hexdigest()
+
+
+def mint(keys: KeyRing, identifier: Identifier, location: str, caveats: Sequence[str]) -> str:
     """A signed token, in standard base64 with padding, which the strictest clients want."""
-    packed = identifier.pack()
+    packed = replace(identifier, minted=len(caveats)).pack()
     root = keys.derive(identifier.key, b"l402 root key" + packed)
     if root is None:
         raise ValueError("the identifier names a key that is not in the ring")
-    macaroon = Macaroon(version=MACAROON_V2, location=location, identifier=packed, key=root)
+    return _encode(Macaroon(version=MACAROON_V2, location=location, identifier=packed, key=root), caveats)
+
+
+def narrow(macaroon: str, *caveats: str) -> str:
+    """A token that is good for less, as any holder can make it, without a key: caveats can be added, never removed.
+
+    Raises:
+        CredentialRefused: not a macaroon of this form, or too much of it.
+    """
+    raw = decode_base64(macaroon.encode("utf-8", "replace"))
+    if _sections(raw) is None:
+        raise malformed("the macaroon is not in the V2 binary format")
+    narrowed = _encode(BinarySerializer().deserialize_raw(raw), caveats)
+    if _sections(base64.b64decode(narrowed)) is None:
+        raise malformed("the macaroon would have too many caveats, or be too large")
+    return narrowed
+
+
+def _encode(macaroon: Macaroon, caveats: Sequence[str]) -> str:
     for caveat in caveats:
         macaroon.add_first_party_caveat(caveat)
     return base64.b64encode(BinarySerializer().serialize_raw(macaroon)).decode()
@@ -146,6 +217,8 @@ def open_token(keys: KeyRing, raw: bytes) -> Token:
         verifier.verify(BinarySerializer().deserialize_raw(raw), root)
     except Exception as error:
         raise CredentialRefused("invalid_signature", "The macaroon's signature is not right.") from error
+    if len(sections) - 1 < identifier.minted:
+        raise CredentialRefused("invalid_signature", "The macaroon has lost caveats that it was minted with.")
     return Token(identifier, tuple(_split(caveat) for caveat in sections[1:]))
 
 

@@ -1,0 +1,83 @@
+"""Credentials for credit that was paid some other way."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
+
+from fastapi_tollbooth import Asset, Money, Toll, Tollbooth, priced
+from fastapi_tollbooth.keys import KeyRing
+from fastapi_tollbooth.ledger.book import Fund, Payment
+from fastapi_tollbooth.rails.credit import CreditCredential, mint_credit
+
+Serve = Callable[..., TestClient]
+TOMORROW = datetime.now(UTC) + timedelta(days=1)
+
+
+def minted(booth: Tollbooth, account: str = "x402:abc") -> CreditCredential:
+    return mint_credit(booth.keys, booth.settings.service, account, Asset.USD, TOMORROW)
+
+
+def fund(booth: Tollbooth, account: str, amount: str) -> None:
+    credit = Money.parse(amount)
+    asyncio.run(booth.ledger.apply(Fund(account, credit, Payment("x402", account, credit.amount, credit.asset, "0x1"))))
+
+
+def client_of(booth: Tollbooth, serve: Serve) -> TestClient:
+    app = FastAPI()
+    booth.install(app)
+
+    @app.get("/x")
+    async def x(toll: Annotated[Toll, Depends(priced("$0.01"))]) -> str:
+        return toll.payer
+
+    return serve(app)
+
+
+def test_it_spends_what_others_paid_in(booth: Tollbooth, serve: Serve) -> None:
+    client, credential = client_of(booth, serve), minted(booth)
+    fund(booth, "x402:abc", "$0.02")
+    headers = {"Authorization": credential.authorization}
+    answers = [client.get("/x", headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 402]
+    assert answers[0].json() == "x402:abc"
+    assert answers[2].json()["reason"] == "insufficient_credit"
+
+
+def test_it_never_credits_anything_itself(booth: Tollbooth, serve: Serve) -> None:
+    refused = client_of(booth, serve).get("/x", headers={"Authorization": minted(booth).authorization})
+    assert (refused.status_code, refused.json()["reason"]) == (402, "credit_not_funded")
+
+
+def test_minted_again_it_has_the_same_secret_and_both_work(booth: Tollbooth, serve: Serve) -> None:
+    client, first, second = client_of(booth, serve), minted(booth), minted(booth)
+    fund(booth, "x402:abc", "$0.02")
+    assert first.preimage == second.preimage
+    assert [client.get("/x", headers={"Authorization": c.authorization}).status_code for c in (first, second)] == [
+        200,
+        200,
+    ]
+
+
+def test_it_opens_its_own_account_and_no_other(booth: Tollbooth, serve: Serve) -> None:
+    client, mine, theirs = client_of(booth, serve), minted(booth, "x402:mine"), minted(booth, "x402:theirs")
+    fund(booth, "x402:mine", "$1")
+    mixed = f"L402 {mine.macaroon}:{theirs.preimage}"
+    assert client.get("/x", headers={"Authorization": mixed}).json()["reason"] == "wrong_preimage"
+    assert client.get("/x", headers={"Authorization": theirs.authorization}).json()["reason"] == "credit_not_funded"
+
+
+def test_another_service_s_secret_makes_no_credential(booth: Tollbooth, serve: Serve) -> None:
+    client = client_of(booth, serve)
+    fund(booth, "x402:abc", "$1")
+    forged = mint_credit(KeyRing((b"f" * 32,)), booth.settings.service, "x402:abc", Asset.USD, TOMORROW)
+    assert client.get("/x", headers={"Authorization": forged.authorization}).json()["reason"] == "invalid_signature"
+
+
+def test_it_is_not_shown() -> None:
+    credential = mint_credit(KeyRing((b"n" * 32,)), "svc", "x402:abc", Asset.BTC, TOMORROW)
+    assert credential.preimage not in repr(credential)
+    assert credential.macaroon not in repr(credential)
