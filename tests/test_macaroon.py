@@ -1,6 +1,5 @@
 import base64
 import secrets
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -182,13 +181,12 @@ def test_a_token_knows_which_caveats_the_service_minted() -> None:
     assert opened.appended == (("svc_valid_until", "1"),)
 
 
-def test_a_minted_caveat_cannot_be_taken_off() -> None:
-    bare = identifier()
-    fewer = BinarySerializer().deserialize_raw(base64.b64decode(mint(RING, bare, "svc", [])))
-    packed = replace(bare, minted=2).pack()
-    claimed = Macaroon(version=MACAROON_V2, location="svc", identifier=packed, key=secrets.token_bytes(32))
-    claimed.signature_bytes = fewer.signature_bytes
-    assert reason(bytes(BinarySerializer().serialize_raw(claimed))) == "invalid_signature"
+def test_how_many_caveats_were_minted_is_part_of_what_is_signed() -> None:
+    raw = appended(token(), "region=eu")
+    place = raw.index(HASH) + 34
+    assert raw[place] == 2
+    for count in (0, 1, 3, 255):
+        assert reason(raw[:place] + bytes([count]) + raw[place + 1 :]) == "invalid_signature"
 
 
 def test_holders_narrow_without_a_key() -> None:
