@@ -69,7 +69,7 @@ class FakeRail:
     async def challenge(self, quote: Quote, presented: str | None) -> Challenge:
         """An id to pay."""
         payment_id = secrets.token_hex(8)
-        self._payments[payment_id] = _FakePayment(quote)
+        self._payments[payment_id] = _FakePayment(quote._replace(connection=None))
         headers = (("WWW-Authenticate", f'Fake payment="{payment_id}"'),)
         return Challenge(headers, {"fakePayment": payment_id}, datetime.now(UTC) + timedelta(minutes=10))
 

@@ -54,7 +54,7 @@ class Quote(NamedTuple):
             what was paid to it.
         tier: The tier that was chosen, where the route has tiers.
         tiers: All tiers of the route with their prices.
-        connection: The request itself, for rails that let the owner or the caller choose by it.
+        connection: The request itself, for rails that let the owner or the caller choose by it. Not to be kept.
     """
 
     price: Money
