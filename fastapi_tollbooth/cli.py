@@ -2,14 +2,19 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.importer import ImportFromStringError, import_from_string
 
+from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.ledger.audit import verify as audited
+from fastapi_tollbooth.ledger.schema import HEAD
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.models import built_in
 from fastapi_tollbooth.settings import TollboothSettings
@@ -20,7 +25,11 @@ main = typer.Typer(no_args_is_help=True, add_completion=False, help="Get paid pe
 ledger = typer.Typer(no_args_is_help=True, help="The books.")
 main.add_typer(ledger, name="ledger")
 
+db = typer.Typer(no_args_is_help=True, help="The ledger's tables.")
+main.add_typer(db, name="db")
+
 AppName = Annotated[str, typer.Argument(help="The application, such as shop:app.")]
+DatabaseUrl = Annotated[str | None, typer.Option(help="Instead of TOLLBOOTH_DATABASE_URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -63,14 +72,13 @@ def models(as_json: AsJson = False) -> None:
 @ledger.command()
 def verify(
     as_json: AsJson = False,
-    database_url: Annotated[str | None, typer.Option(help="Instead of TOLLBOOTH_DATABASE_URL.")] = None,
+    database_url: DatabaseUrl = None,
 ) -> None:
     """Replay every transfer and compare with the balances; exit with 1 at the first discrepancy."""
-    store = Store(database_url or TollboothSettings().database_url)
-    if store.path is None or not store.path.exists():
-        raise typer.BadParameter("there is no ledger there yet")
-    audit = store.read(audited)
-    store.close()
+    with _store_at(database_url) as store:
+        if store.path is not None and not store.path.exists():
+            raise typer.BadParameter("there is no ledger there yet")
+        audit = store.read(audited)
     if as_json:
         _print_json(audit._asdict())
     else:
@@ -78,6 +86,37 @@ def verify(
         typer.echo(f"{counted}, {audit.open_tolls} open tolls: {audit.discrepancy or 'every balance is right'}")
     if audit.discrepancy is not None:
         raise typer.Exit(1)
+
+
+@db.command()
+def upgrade(database_url: DatabaseUrl = None) -> None:
+    """Make the ledger's tables, or bring them to the revision that this version needs."""
+    with _store_at(database_url) as store:
+        before = store.revision()
+        store.upgrade()
+    typer.echo(f"{before or 'no tables'} -> {HEAD}" if before != HEAD else f"{HEAD}, as needed")
+
+
+@db.command()
+def current(database_url: DatabaseUrl = None) -> None:
+    """Print the revision of the ledger's tables; exit with 1 when it is not the one that this version needs."""
+    with _store_at(database_url) as store:
+        found = store.revision()
+    typer.echo(f"{found or 'no tables'}; this version needs {HEAD}")
+    if found != HEAD:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _store_at(database_url: str | None) -> Iterator[Store]:
+    try:
+        store = Store(database_url or TollboothSettings().database_url)
+        yield store
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error
+    except SQLAlchemyError as error:
+        raise typer.BadParameter(f"the database does not answer: {type(error).__name__}") from error
+    store.close()
 
 
 def _tollbooth_of(name: str) -> Tollbooth:

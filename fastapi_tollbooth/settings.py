@@ -49,8 +49,8 @@ class TollboothSettings(BaseSettings):
     environment: Literal["development", "production"] = "development"
     """``production`` refuses everything that is only safe on a developer's machine."""
 
-    database_url: str = "sqlite:///tollbooth.db"
-    """Where the ledger is kept."""
+    database_url: str = Field(default="sqlite:///tollbooth.db", repr=False)
+    """Where the ledger is kept: ``sqlite:///…`` or ``postgresql://user:password@host/database``."""
 
     secret: SecretStr | None = None
     """The key ring that signs credentials: comma-separated, newest first, each at least 32 characters. In development

@@ -172,6 +172,7 @@ class Tollbooth:
         async def lifespan(app: Any) -> AsyncIterator[Any]:
             async with original(app) as state:
                 self.check()
+                await self.ledger.check()
                 deadline = timedelta(seconds=self.settings.toll_deadline)
                 upkeep = [
                     asyncio.create_task(sweep_for_ever(self.ledger, deadline, SWEEP_EVERY)),

@@ -14,8 +14,8 @@ KEY = "l402:aa"
 
 
 @pytest.fixture
-def store(tmp_path: Path):  # type: ignore[no-untyped-def]
-    made = Store(f"sqlite:///{tmp_path}/t.db")
+def store(url: str):  # type: ignore[no-untyped-def]
+    made = Store(url)
     made.transact([[Fund(KEY, Money(100, Asset.USD), Payment("l402", "p1", 1, Asset.BTC, KEY))]])
     for number in range(8):
         [[toll]] = made.transact([[Authorize(KEY, Money(5, Asset.USD), "/x")]])
@@ -48,18 +48,17 @@ def test_a_right_ledger_is_right(store: Store, monkeypatch: pytest.MonkeyPatch) 
         ("UPDATE tollbooth_account SET asset = 'BTC' WHERE kind = 'payer'", "sum to"),
     ],
 )
-def test_whatever_was_changed_is_found(store: Store, damage: str, found: str, tmp_path: Path) -> None:
+def test_whatever_was_changed_is_found(store: Store, damage: str, found: str, url: str) -> None:
     store.execute(lambda connection: connection.execute(text(damage)))
     assert found in str(store.read(audit.verify).discrepancy)
     store.close()
-    result = CliRunner().invoke(main, ["ledger", "verify", "--database-url", f"sqlite:///{tmp_path}/t.db"])
+    result = CliRunner().invoke(main, ["ledger", "verify", "--database-url", url])
     assert result.exit_code == 1
     assert found in result.output
 
 
-def test_the_command_says_so(store: Store, tmp_path: Path) -> None:
+def test_the_command_says_so(store: Store, url: str, tmp_path: Path) -> None:
     store.close()
-    url = f"sqlite:///{tmp_path}/t.db"
     result = CliRunner().invoke(main, ["ledger", "verify", "--database-url", url])
     assert (result.exit_code, result.output) == (
         0,

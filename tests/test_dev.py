@@ -14,14 +14,14 @@ RING = KeyRing((b"n" * 32,))
 
 
 @pytest.fixture
-async def node(tmp_path: Path):  # type: ignore[no-untyped-def]
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+async def node(url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
+    ledger = Ledger(url)
     yield DevNode(RING, ledger, "development", tmp_path / "mark")
     await ledger.close()
 
 
-def another_worker(tmp_path: Path, mark: bool = True) -> tuple[DevNode, Ledger]:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+def another_worker(url: str, tmp_path: Path, mark: bool = True) -> tuple[DevNode, Ledger]:
+    ledger = Ledger(url)
     return DevNode(RING, ledger, "development", tmp_path / "mark" if mark else None), ledger
 
 
@@ -54,8 +54,8 @@ async def test_paying_gives_the_preimage_once_and_settles(node: DevNode) -> None
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("mark", [True, False])
-async def test_workers_are_one_node(node: DevNode, tmp_path: Path, mark: bool) -> None:
-    other, ledger = another_worker(tmp_path, mark)
+async def test_workers_are_one_node(node: DevNode, url: str, tmp_path: Path, mark: bool) -> None:
+    other, ledger = another_worker(url, tmp_path, mark)
     invoice = await node.create_invoice(21_000, "", 600)
     for worker in (node, other):
         assert (await worker.lookup(invoice.payment_hash)).state is InvoiceState.PENDING

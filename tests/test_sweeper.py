@@ -3,7 +3,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -23,8 +22,8 @@ def cents(amount: int) -> Money:
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    made = Ledger(f"sqlite:///{tmp_path}/t.db")
+async def ledger(url: str) -> AsyncIterator[Ledger]:
+    made = Ledger(url)
     await made.apply(Fund(KEY, cents(100), Payment("l402", "p1", 1, Asset.BTC, KEY)))
     yield made
     await made.close()
@@ -77,8 +76,8 @@ async def test_each_part_of_the_journal_is_looked_at_once(ledger: Ledger, monkey
 
 
 @pytest.mark.anyio
-async def test_of_several_workers_one_sweeps(ledger: Ledger, tmp_path: Path) -> None:
-    others = [Ledger(f"sqlite:///{tmp_path}/t.db") for _ in range(3)]
+async def test_of_several_workers_one_sweeps(ledger: Ledger, url: str) -> None:
+    others = [Ledger(url) for _ in range(3)]
     for _ in range(20):
         await promise(ledger, 1)
     found = await asyncio.gather(*(sweep(each, NOW) for each in (ledger, *others)))
@@ -116,24 +115,23 @@ asyncio.run(main())
 
 
 @pytest.mark.anyio
-async def test_what_a_killed_process_held_is_given_back_when_the_service_starts_again(
-    ledger: Ledger, tmp_path: Path
-) -> None:
+async def test_what_a_killed_process_held_is_given_back_when_the_service_starts_again(ledger: Ledger, url: str) -> None:
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
-    url = f"sqlite:///{tmp_path}/t.db"
     killed = subprocess.run([sys.executable, "-c", CRASH, url], check=False)
     assert killed.returncode == -9
     assert await balances(ledger) == (100, 30)
     app = FastAPI()
-    Tollbooth(TollboothSettings(_env_file=None, database_url=url, toll_deadline=0.001)).install(app)
+    Tollbooth(TollboothSettings(_env_file=None, database_url=url, secret="s" * 32, toll_deadline=0.001)).install(app)
 
     def start() -> None:
         with TestClient(app):
+            other = Ledger(url)
             for _ in range(200):
-                if asyncio.run(balances(Ledger(url))) == (100, 0):
+                if asyncio.run(balances(other)) == (100, 0):
                     break
+            asyncio.run(other.close())
 
     await asyncio.to_thread(start)
     assert await balances(ledger) == (100, 0)

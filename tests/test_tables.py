@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
@@ -18,8 +16,8 @@ def dollars(amount: int) -> Money:
 
 
 @pytest.fixture
-def store(tmp_path: Path):  # type: ignore[no-untyped-def]
-    made = Store(f"sqlite:///{tmp_path}/ledger.db")
+def store(url: str):  # type: ignore[no-untyped-def]
+    made = Store(url)
     yield made
     made.close()
 

@@ -33,11 +33,6 @@ async def balances(ledger: Ledger) -> tuple[int, int]:
     return await ledger.read(read)
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/ledger.db"
-
-
 @pytest.mark.anyio
 async def test_a_crowd_is_decided_one_by_one(url: str) -> None:
     ledger = Ledger(url)

@@ -6,14 +6,16 @@ slow to give it back. So whole batches travel as JSON and every statement is a s
 
 import json
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import StaticPool
 
+from fastapi_tollbooth.ledger import schema
 from fastapi_tollbooth.ledger.book import Account, Book, Pending, Transfer
 from fastapi_tollbooth.money import Asset
 
@@ -59,6 +61,8 @@ UPDATE tollbooth_account
 """
 
 BEGIN = "BEGIN IMMEDIATE"
+BEGIN_ALONE = BEGIN
+BEGIN_READ = "BEGIN"
 
 
 @cache
@@ -74,7 +78,7 @@ def _add_transfers(size: int) -> str:
     )
 
 
-def engine_for(url: str) -> Engine:
+def engine_for(url: URL) -> Engine:
     """An engine with one connection, used by one thread at a time: the writer's."""
     engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 10})
 
@@ -85,6 +89,29 @@ def engine_for(url: str) -> Engine:
             connection.execute(f"PRAGMA {pragma}").close()
 
     return engine
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the tables to this version's revision. Whoever calls holds the lock among processes."""
+    if schema.revision(connection) == schema.HEAD:
+        return
+    # A table that others refer to can only be made anew while nobody looks at references.
+    connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    try:
+        connection.exec_driver_sql(BEGIN)
+        try:
+            schema.upgrade(connection)
+            connection.exec_driver_sql("COMMIT")
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+    finally:
+        connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+
+
+def batching(_connection: Connection) -> AbstractContextManager[None]:
+    """Nothing: the database is in this process."""
+    return nullcontext()
 
 
 def load(

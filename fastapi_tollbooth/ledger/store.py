@@ -4,18 +4,18 @@ Synchronous, and used by one thread at a time: the writer's.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
-from sqlalchemy import Connection
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from fastapi_tollbooth.errors import ConfigurationError
-from fastapi_tollbooth.ledger import sqlite
+from fastapi_tollbooth.ledger import schema, sqlite
 from fastapi_tollbooth.ledger.book import (
+    Account,
     Book,
     Capture,
     Fund,
@@ -28,7 +28,6 @@ from fastapi_tollbooth.ledger.book import (
     keys_of,
     revenue_key,
 )
-from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.money import Asset
 
 try:
@@ -41,10 +40,43 @@ logger = logging.getLogger("fastapi_tollbooth.ledger")
 T = TypeVar("T")
 
 OPEN_TOLLS = 100_000
-_ATTEMPTS = 3
-
+_ATTEMPTS = 5
 
 _STANDING_KEYS = [revenue_key(asset) for asset in Asset]
+
+
+class Dialect(Protocol):
+    """What differs between databases: `sqlite` and `postgres` are modules of these names.
+
+    ``BEGIN`` opens the transaction of a batch, ``BEGIN_ALONE`` one that no other of its kind runs beside, and
+    ``BEGIN_READ`` one that reads a consistent snapshot.
+    """
+
+    BEGIN: str
+    BEGIN_ALONE: str
+    BEGIN_READ: str
+
+    def engine_for(self, url: URL) -> Engine:
+        """An engine for one thread at a time."""
+
+    def migrate(self, connection: Connection) -> None:
+        """Bring the tables to this version's revision, in a transaction of its own."""
+
+    def batching(self, connection: Connection) -> AbstractContextManager[None]:
+        """Inside, statements may travel together; the last of them have run when it is left."""
+
+    def load(
+        self,
+        connection: Connection,
+        ids: Collection[int],
+        keys: Collection[str],
+        tolls: Collection[int],
+        spend_keys: Collection[str],
+    ) -> Book:
+        """What the journal says of these names, as nobody else can change it until the transaction ends."""
+
+    def save(self, connection: Connection, book: Book, changed: Collection[Account]) -> None:
+        """Write what the batch added, and the balances that it changed."""
 
 
 class Store:
@@ -55,15 +87,13 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        parsed = make_url(url)
-        if parsed.get_backend_name() != "sqlite":
-            raise ConfigurationError(
-                f"TOLLBOOTH_DATABASE_URL names {parsed.get_backend_name()!r}; this version keeps its ledger in SQLite: "
-                'write it like "sqlite:///tollbooth.db"'
-            )
-        in_memory = parsed.database in (None, "", ":memory:")
-        self.path = None if in_memory else Path(str(parsed.database))
-        self._engine = sqlite.engine_for(url)
+        location = parsed(url)
+        self._dialect = _dialect_for(location)
+        self.is_served = self._dialect is not sqlite
+        in_memory = not self.is_served and location.database in (None, "", ":memory:")
+        self.path = None if self.is_served or in_memory else Path(str(location.database))
+        self._keeps_connection = in_memory
+        self._engine = self._dialect.engine_for(location)
         self._lock_file: BinaryIO | None = None
         self._connection: Connection | None = None
         # What this process has promised and not yet resolved. Should another process resolve one first, the unique
@@ -82,8 +112,8 @@ class Store:
 
     def _transact(self, groups: Sequence[Sequence[Operation]]) -> list[list[Outcome]]:
         operations = [operation for group in groups for operation in group]
-        with self._exclusive() as connection:
-            book = _load(connection, operations, self._open)
+        with self._transaction(self._dialect.BEGIN, batching=True) as connection:
+            book = self._load(connection, operations)
             before = {account.id: (account.posted, account.pending) for account in book.accounts.values()}
             outcomes = [_apply_group(book, group) for group in groups]
             if book.transfers:
@@ -92,9 +122,28 @@ class Store:
                     for account in book.accounts.values()
                     if account.id in before and before[account.id] != (account.posted, account.pending)
                 ]
-                sqlite.save(connection, book, changed)
+                self._dialect.save(connection, book, changed)
         self._remember(book)
         return outcomes
+
+    def _load(self, connection: Connection, operations: Sequence[Operation]) -> Book:
+        ids: set[int] = set()
+        keys: set[str] = set(_STANDING_KEYS)
+        tolls: set[int] = set()
+        spend_keys: set[str] = set()
+        for operation in operations:
+            keys.update(keys_of(operation))
+            if isinstance(operation, Fund):
+                spend_keys.add(operation.payment.spend_key)
+                continue
+            if isinstance(operation.account, int):
+                ids.add(operation.account)
+            if isinstance(operation, Capture | Void):
+                tolls.add(operation.toll)
+        known = {toll: self._open[toll] for toll in tolls if toll in self._open}
+        book = self._dialect.load(connection, ids, keys, tolls - known.keys(), spend_keys)
+        book.pendings.update(known)
+        return book
 
     def _remember(self, book: Book) -> None:
         for toll, pending in book.pendings.items():
@@ -104,38 +153,53 @@ class Store:
                 self._open[toll] = pending
 
     def execute(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction of its own."""
-        with self._exclusive() as connection:
+        """Run ``work`` in a transaction of its own, beside which no other process executes any."""
+        with self._transaction(self._dialect.BEGIN_ALONE) as connection:
             return work(connection)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads, on one consistent snapshot."""
         connection = self._connect()
         try:
-            connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql(self._dialect.BEGIN_READ)
             return work(connection)
         finally:
             self._roll_back()
+
+    def revision(self) -> str | None:
+        """The revision of the tables, as they are; None when there are none."""
+        with self._unchecked() as connection:
+            return schema.revision(connection)
+
+    def upgrade(self) -> None:
+        """Bring the tables to this version's revision.
+
+        Raises:
+            ConfigurationError: they belong to a newer version.
+        """
+        with self._unchecked() as connection, self._queue_among_processes():
+            self._dialect.migrate(connection)
 
     def close(self) -> None:
         """Give the connection and the files back. The store may be used again afterwards."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        if self.path is not None:
+        if not self._keeps_connection:
             self._engine.dispose()
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
 
     @contextmanager
-    def _exclusive(self) -> Iterator[Connection]:
+    def _transaction(self, begin: str, *, batching: bool = False) -> Iterator[Connection]:
         connection = self._connect()
         with self._queue_among_processes():
-            connection.exec_driver_sql(sqlite.BEGIN)
             try:
-                yield connection
-                connection.exec_driver_sql("COMMIT")
+                with self._dialect.batching(connection) if batching else nullcontext():
+                    connection.exec_driver_sql(begin)
+                    yield connection
+                    connection.exec_driver_sql("COMMIT")
             except BaseException:
                 self._roll_back()
                 raise
@@ -154,17 +218,21 @@ class Store:
 
     def _connect(self) -> Connection:
         if self._connection is None:
-            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            try:
-                if self.path is not None and self._lock_file is None:
-                    self._lock_file = self.path.with_name(self.path.name + ".lock").open("ab")
-                with self._queue_among_processes():
-                    _create_tables(connection)
-            except BaseException:
-                connection.close()
-                raise
+            with ExitStack() as on_failure:
+                connection = on_failure.enter_context(self._unchecked())
+                if self.is_served:
+                    schema.check(connection)
+                else:
+                    with self._queue_among_processes():
+                        self._dialect.migrate(connection)
+                on_failure.pop_all()
             self._connection = connection
         return self._connection
+
+    def _unchecked(self) -> Connection:
+        if self.path is not None and self._lock_file is None:
+            self._lock_file = self.path.with_name(self.path.name + ".lock").open("ab")
+        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def _roll_back(self) -> None:
         connection = self._connection
@@ -180,14 +248,35 @@ class Store:
             connection.close()
 
 
-def _create_tables(connection: Connection) -> None:
-    connection.exec_driver_sql(sqlite.BEGIN)
+def parsed(url: str) -> URL:
+    """The parts of a database's URL.
+
+    Raises:
+        ConfigurationError: it is no URL.
+    """
     try:
-        metadata.create_all(connection)
-        connection.exec_driver_sql("COMMIT")
-    except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
-        raise
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        # Without its cause, which shows the URL, and so perhaps a password.
+        raise ConfigurationError("TOLLBOOTH_DATABASE_URL is not the URL of a database") from None
+
+
+def _dialect_for(url: URL) -> Dialect:
+    name = url.get_backend_name()
+    if name == "sqlite":
+        return sqlite
+    if name not in ("postgresql", "postgres"):
+        raise ConfigurationError(
+            f"TOLLBOOTH_DATABASE_URL names {name!r}; the ledger is kept in SQLite or PostgreSQL: write it like "
+            '"sqlite:///tollbooth.db" or "postgresql://user:password@host/database"'
+        )
+    try:
+        from fastapi_tollbooth.ledger import postgres
+    except ImportError as error:
+        raise ConfigurationError(
+            'a ledger in PostgreSQL needs the extra "postgres": pip install "fastapi-tollbooth[postgres]"'
+        ) from error
+    return postgres
 
 
 def _apply_group(book: Book, group: Sequence[Operation]) -> list[Outcome]:
@@ -198,23 +287,3 @@ def _apply_group(book: Book, group: Sequence[Operation]) -> list[Outcome]:
         if isinstance(outcome, Refused):
             break
     return outcomes
-
-
-def _load(connection: Connection, operations: Sequence[Operation], open_tolls: Mapping[int, Pending]) -> Book:
-    ids: set[int] = set()
-    keys: set[str] = set(_STANDING_KEYS)
-    tolls: set[int] = set()
-    spend_keys: set[str] = set()
-    for operation in operations:
-        keys.update(keys_of(operation))
-        if isinstance(operation, Fund):
-            spend_keys.add(operation.payment.spend_key)
-            continue
-        if isinstance(operation.account, int):
-            ids.add(operation.account)
-        if isinstance(operation, Capture | Void):
-            tolls.add(operation.toll)
-    known = {toll: open_tolls[toll] for toll in tolls if toll in open_tolls}
-    book = sqlite.load(connection, ids, keys, tolls - known.keys(), spend_keys)
-    book.pendings.update(known)
-    return book

@@ -2,7 +2,18 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, ForeignKey, Index, Integer, MetaData, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Sequence,
+    text,
+)
 from sqlalchemy.orm import registry
 from sqlmodel import AutoString, Field, SQLModel
 
@@ -15,6 +26,11 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+ID_BLOCK = 10_000
+"""How many ids a batch takes at once on PostgreSQL. SQLite, with one writer at a time, counts on from the last."""
+
+ids = Sequence("tollbooth_id", metadata=metadata, increment=ID_BLOCK)
 
 
 class TollboothTable(SQLModel, registry=registry(metadata=metadata)):

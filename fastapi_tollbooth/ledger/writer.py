@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from fastapi_tollbooth.errors import Unavailable
+from fastapi_tollbooth.errors import ConfigurationError, Unavailable
 from fastapi_tollbooth.ledger.book import Authorized, Operation, Outcome, Void
 from fastapi_tollbooth.ledger.store import Store
 
@@ -32,7 +32,7 @@ BATCH = 512
 RETRY_SECONDS = 0.5
 LINGER_SECONDS = 0.01
 EXIT_SECONDS = 5.0
-_DATABASE_ERRORS = (SQLAlchemyError, OSError)
+_DATABASE_ERRORS = (SQLAlchemyError, OSError, ConfigurationError)
 
 
 @dataclass(slots=True)
@@ -130,8 +130,22 @@ class Ledger:
 
     @property
     def exists(self) -> bool:
-        """Whether there are any books yet: they are opened by the first request that pays."""
-        return self._thread is not None if self._store.path is None else self._store.path.exists()
+        """Whether there are any books yet: those in a file or in memory are opened by the first request that pays."""
+        if self._store.path is not None:
+            return self._store.path.exists()
+        return self._store.is_served or self._thread is not None
+
+    async def check(self) -> None:
+        """Open the books that there are, so that what is wrong with them shows at start and not at the first payment.
+
+        Raises:
+            ConfigurationError: the tables are missing, or are not those of this version.
+        """
+        if self.exists:
+            try:
+                await self.read(lambda _: None)
+            except Unavailable:
+                logger.warning("the ledger's database does not answer: requests that cost money get 503 until it does")
 
     async def close(self) -> None:
         """Write everything that is queued, and let go of the database if nobody else uses it."""
@@ -239,6 +253,8 @@ class Ledger:
     def _run_work(self, job: _Work) -> _Wake:
         try:
             return job.loop, job.future, job.work()
+        except ConfigurationError as error:
+            return job.loop, job.future, error
         except _DATABASE_ERRORS as error:
             logger.error("the ledger's database did not answer: %s", type(error).__name__)
             return job.loop, job.future, ledger_unavailable()
