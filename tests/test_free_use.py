@@ -14,8 +14,8 @@ ONE = Use(TODAY.isoformat(), "free_tier", "c1", 1)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(f"sqlite:///{tmp_path}/ledger.db")
+def store(url: str) -> Iterator[Store]:
+    made = Store(url)
     yield made
     made.close()
 
