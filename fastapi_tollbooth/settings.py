@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fastapi_tollbooth.access import TrustedProxies, parse_proxies
@@ -37,6 +37,53 @@ def _something(value: int | Money) -> int | Money:
 
 def _text(value: Any, parse: Any) -> Any:
     return parse(value) if isinstance(value, str) else value
+
+
+class X402Asset(BaseModel):
+    """A dollar token that the built-in table does not know. ``name`` and ``version`` are its EIP-712 domain."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str
+    decimals: int = Field(default=6, ge=0, le=36)
+    name: str = "USDC"
+    version: str = "2"
+    method: Literal["eip3009", "permit2"] = "eip3009"
+
+
+class X402Settings(BaseModel):
+    """Stablecoin payments over x402; off without ``pay_to``. Each field is the variable ``TOLLBOOTH_X402__<FIELD>``."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    pay_to: str | dict[str, str] | None = None
+    """Your address; or a JSON map of network to address."""
+
+    networks: list[str] = []
+    """The chains that payments are taken on, a JSON list of CAIP-2 ids or familiar names; by default those of a
+    ``pay_to`` map."""
+
+    facilitator_url: str | list[str] | dict[str, str | list[str]] = "https://x402.org/facilitator"
+    """Who checks and settles payments: a URL; a JSON list, of which the first settles and the others help to verify; or
+    a JSON map of network to either. The default serves test networks only."""
+
+    assets: dict[str, X402Asset] = {}
+    """JSON map of network to the token that is taken there in place of USDC."""
+
+    rpc_url: str | dict[str, str] | None = None
+    """A node of the chain, or a JSON map of network to node; asked only about settlements whose answer was lost."""
+
+    settle: Literal["after", "before"] = "after"
+    """When money moves: after the handler has succeeded, or before it runs; ``priced(..., settle=...)`` overrides."""
+
+    max_timeout: int = Field(default=300, ge=30, le=86_400)
+    """Seconds that a payer's signature should stay valid: longer than your slowest handler."""
+
+    cdp_api_key_id: str | None = None
+    """Coinbase Developer Platform: the name of the API key, for its facilitator."""
+
+    cdp_api_key_secret: SecretStr | None = None
+    """Coinbase Developer Platform: the API key's secret."""
 
 
 class TollboothSettings(BaseSettings):
@@ -94,6 +141,12 @@ class TollboothSettings(BaseSettings):
     toll_deadline: float = Field(default=900.0, gt=0)
     """Seconds after which a toll that was neither captured nor voided belongs to a process that ended: it is voided.
     Longer than your slowest handler needs until its response starts."""
+
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$")
+    """Where callers reach the service, such as ``https://api.example.com``; by default what their requests say."""
+
+    x402: X402Settings = X402Settings()
+    """Stablecoin payments, in variables named ``TOLLBOOTH_X402__<FIELD>``."""
 
     def key_ring(self) -> tuple[bytes, ...]:
         """The configured secrets, newest first; empty when none is configured.
