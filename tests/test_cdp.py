@@ -37,9 +37,10 @@ def test_an_ed25519_key_signs_one_call() -> None:
     assert abs(claims["nbf"] - time.time()) < 5
     protected = jwt.get_unverified_header(token)
     assert protected["kid"] == "key-1"
-    assert protected["nonce"] != jwt.get_unverified_header(
-        CdpAuthorizer("key-1", secret).headers("POST", URL)["Authorization"][7:]
-    )["nonce"]
+    assert (
+        protected["nonce"]
+        != jwt.get_unverified_header(CdpAuthorizer("key-1", secret).headers("POST", URL)["Authorization"][7:])["nonce"]
+    )
 
 
 def test_an_elliptic_curve_key_signs_too() -> None:

@@ -50,9 +50,7 @@ async def test_a_rejection_is_read_whatever_its_status(
     stub.settle_answer = status, {"success": False, "errorReason": "insufficient_funds", "transaction": ""}
     facilitator = Facilitator([stub.url])
     assert await facilitator.verify(client, body()) == Verdict(False, PAYER, "insufficient_funds")
-    assert await facilitator.settle(client, body(), NETWORKS) == Settlement(
-        Outcome.FAILED, reason="insufficient_funds"
-    )
+    assert await facilitator.settle(client, body(), NETWORKS) == Settlement(Outcome.FAILED, reason="insufficient_funds")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def test_a_chain_without_a_known_token_needs_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "address"), [("base", "0x12"), ("base", "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"), ("solana", "0")]
+    ("network", "address"),
+    [("base", "0x12"), ("base", "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"), ("solana", "0")],
 )
 def test_an_address_is_of_its_network(network: str, address: str) -> None:
     with pytest.raises(ConfigurationError, match="my wallet on"):
