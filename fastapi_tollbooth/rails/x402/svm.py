@@ -45,6 +45,7 @@ class _Reader:
         self.at = 0
 
     def take(self, count: int) -> bytes:
+        """The next bytes."""
         taken = self.data[self.at : self.at + count]
         if len(taken) != count:
             raise IndexError
