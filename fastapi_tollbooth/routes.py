@@ -1,7 +1,7 @@
 """Which price hangs on a route. The one module that knows how FastAPI keeps dependencies on routes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from fastapi import FastAPI, params
@@ -11,7 +11,8 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from starlette.types import Scope
 
-from fastapi_tollbooth.pricing import RoutePrice
+from fastapi_tollbooth.money import Money
+from fastapi_tollbooth.pricing import PricedRoute, RoutePrice, describe
 
 MAX_TEMPLATE = 200
 
@@ -90,6 +91,19 @@ def priced_routes(app: FastAPI) -> Iterator[tuple[Any, Gate]]:
         gate = most_specific(dependant) if isinstance(dependant, Dependant) else None
         if gate is not None:
             yield context, gate
+
+
+def prices_of(installed: Iterable[FastAPI], default: Money | None) -> list[PricedRoute]:
+    """Every priced route of these applications, and of those mounted in them, once."""
+    apps: dict[int, tuple[str, FastAPI]] = {}
+    for each in installed:
+        for prefix, app in with_mounted(each):
+            apps.setdefault(id(app), (prefix, app))
+    return [
+        describe(prefix + context.path_format, getattr(context, "methods", None), gate.price, default)
+        for prefix, app in apps.values()
+        for context, gate in priced_routes(app)
+    ]
 
 
 def _context(scope: Scope) -> Any:

@@ -1,6 +1,7 @@
 """TollboothSettings: everything that an owner can set, from ``TOLLBOOTH_*`` variables, ``.env`` or arguments."""
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -86,6 +87,42 @@ class X402Settings(BaseModel):
     """Coinbase Developer Platform: the API key's secret."""
 
 
+_PREFIXES = {"mainnet": "bc", "testnet": "tb", "signet": "tbs", "regtest": "bcrt"}
+
+
+class LightningSettings(BaseModel):
+    """The Lightning node that receives the service's money. Each field is ``TOLLBOOTH_LIGHTNING__<FIELD>``."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    backend: Literal["dev", "phoenixd", "lnd", "cln", "lnbits", "none"] | None = None
+    """What kind of node it is. By default the development node in development, and none in production."""
+
+    url: SecretStr | None = None
+    """Where the node listens; by default where such a node listens on this machine."""
+
+    api_key: SecretStr | None = None
+    """The key to the node: phoenixd's password, LND's macaroon in hex, Core Lightning's rune, LNbits' invoice key. Give
+    the service one that can make invoices and look them up, and no more."""
+
+    tls_cert: Path | None = None
+    """A PEM file with the certificate of a node that made its own, or with that of its authority."""
+
+    tls_pin: str | None = Field(default=None, pattern=r"^(?:[0-9a-fA-F]{2}:?){31}[0-9a-fA-F]{2}$")
+    """The SHA-256 fingerprint, in hex, of the one certificate that the node may have."""
+
+    network: Literal["mainnet", "testnet", "signet", "regtest"] | None = None
+    """The network that invoices must be of; by default ``mainnet`` in production, and any in development."""
+
+    timeout: float = Field(default=10.0, gt=0, le=60)
+    """Seconds that the node has to answer."""
+
+    @property
+    def pin(self) -> bytes | None:
+        """The fingerprint's 32 bytes."""
+        return None if self.tls_pin is None else bytes.fromhex(self.tls_pin.replace(":", ""))
+
+
 class TollboothSettings(BaseSettings):
     """The settings of a `Tollbooth`. Each field is the variable ``TOLLBOOTH_<FIELD>``."""
 
@@ -147,6 +184,20 @@ class TollboothSettings(BaseSettings):
 
     x402: X402Settings = X402Settings()
     """Stablecoin payments, in variables named ``TOLLBOOTH_X402__<FIELD>``."""
+
+    lightning: LightningSettings = LightningSettings()
+    """The Lightning node, in variables named ``TOLLBOOTH_LIGHTNING__<FIELD>``."""
+
+    @property
+    def lightning_backend(self) -> str:
+        """The kind of node, with the default of the environment."""
+        return self.lightning.backend or ("none" if self.environment == "production" else "dev")
+
+    @property
+    def invoice_network(self) -> str | None:
+        """The prefix of the network that invoices must be of; None for any."""
+        network = self.lightning.network or ("mainnet" if self.environment == "production" else None)
+        return None if network is None else _PREFIXES[network]
 
     def key_ring(self) -> tuple[bytes, ...]:
         """The configured secrets, newest first; empty when none is configured.

@@ -28,22 +28,23 @@ from fastapi_tollbooth.guard import guarded
 from fastapi_tollbooth.keys import KeyRing, load_key_ring
 from fastapi_tollbooth.ledger.sweeper import sweep_for_ever
 from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.lightning import LightningBackend
 from fastapi_tollbooth.lightning.dev import DevNode
 from fastapi_tollbooth.lightning.dev_routes import dev_routes
-from fastapi_tollbooth.money import Money, Rate
+from fastapi_tollbooth.lightning.nodes import configured_node, configured_rates
+from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.openapi import document
-from fastapi_tollbooth.pricing import PricedRoute, RoutePrice, describe
+from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
 from fastapi_tollbooth.rails import Rail, Receipt
 from fastapi_tollbooth.rails.caveats import require_condition
 from fastapi_tollbooth.rails.l402 import L402Rail
 from fastapi_tollbooth.rails.owner_caveats import Check, OwnerCaveat, ValueOf
-from fastapi_tollbooth.rates import FixedRate, MedianRate, RateSource
+from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.request_facts import facts_of
 from fastapi_tollbooth.responses import refusal_handler
-from fastapi_tollbooth.routes import priced_routes, template_of, with_mounted
+from fastapi_tollbooth.routes import prices_of, template_of
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import SettlementLayer
-from fastapi_tollbooth.tickers import tickers
 from fastapi_tollbooth.toll import Event, Quote, Toll, free_toll
 
 Compute = Callable[[], Awaitable[Money | None]]
@@ -52,7 +53,6 @@ Compute = Callable[[], Awaitable[Money | None]]
 logger = logging.getLogger("fastapi_tollbooth")
 
 SWEEP_EVERY = timedelta(minutes=1)
-DEVELOPMENT_RATE = Rate.parse("100000")
 
 
 class Tollbooth:
@@ -64,6 +64,7 @@ class Tollbooth:
         client: Names the caller of a request, for applications that know their users; by default callers are known by
             their network address.
         rates: Where the dollar price of a bitcoin comes from; by default as the settings say.
+        lightning: The Lightning node that receives money; by default the one that the settings configure.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Tollbooth:
         rails: Sequence[Rail[Any]] | None = None,
         client: ClientResolver | None = None,
         rates: RateSource | None = None,
+        lightning: LightningBackend | None = None,
     ) -> None:
         self.settings = settings or TollboothSettings()
         self.ledger = Ledger(self.settings.database_url)
@@ -80,6 +82,7 @@ class Tollbooth:
         self._client = client
         self._given_rates = rates
         self._caveats: dict[str, OwnerCaveat] = {}
+        self._given_node = lightning
         self._apps: list[FastAPI] = []
 
     @cached_property
@@ -88,11 +91,18 @@ class Tollbooth:
         return load_key_ring(self.settings)
 
     @cached_property
+    def lightning(self) -> LightningBackend | None:
+        """The Lightning node that receives money; None where there is none.
+
+        Raises:
+            ConfigurationError: it cannot work as configured, or is the development node in production.
+        """
+        return self._given_node or configured_node(self.settings, self.ledger, lambda: self.keys)
+
+    @property
     def dev_node(self) -> DevNode | None:
-        """The development Lightning node; None in production."""
-        if self.settings.environment == "production":
-            return None
-        return DevNode(self.keys, self.ledger, self.settings.environment, self.ledger.side_file("devnode"))
+        """The development Lightning node, if money goes there."""
+        return self.lightning if isinstance(self.lightning, DevNode) else None
 
     @cached_property
     def rails(self) -> tuple[Rail[Any], ...]:
@@ -103,22 +113,17 @@ class Tollbooth:
         """
         if self._given_rails is not None:
             return tuple(self._given_rails)
-        if self.dev_node is None:
+        if self.lightning is None:
             raise ConfigurationError(
-                "no way to be paid is configured: the development Lightning node does not run with "
-                "TOLLBOOTH_ENVIRONMENT=production, so pass Tollbooth(rails=[...])"
+                "no way to be paid is configured: set TOLLBOOTH_LIGHTNING__BACKEND, __URL and __API_KEY to your node, "
+                "or pass Tollbooth(lightning=...) or Tollbooth(rails=[...])"
             )
-        return (L402Rail(self.settings, self.keys, self.ledger, self.dev_node, self.rates, self._caveats),)
+        return (L402Rail(self.settings, self.keys, self.ledger, self.lightning, self.rates, self._caveats),)
 
     @cached_property
     def rates(self) -> RateSource:
         """Where the dollar price of a bitcoin comes from."""
-        settings = self.settings
-        if self._given_rates is not None:
-            return self._given_rates
-        if settings.btc_usd is not None or settings.environment == "development":
-            return FixedRate(settings.btc_usd or DEVELOPMENT_RATE)
-        return MedianRate(tickers(settings.rate_tickers), max_age=settings.rate_max_age)
+        return self._given_rates or configured_rates(self.settings)
 
     def caveat(self, condition: str, *, mint: ValueOf | None = None) -> Callable[[Check], Check]:
         """Decorate the function that checks a condition of your own in credentials: ``@tollbooth.caveat("region")``.
@@ -161,7 +166,7 @@ class Tollbooth:
         app.user_middleware.append(Middleware(SettlementLayer, engine=self))
         app.exception_handlers.setdefault(Refusal, refusal_handler)
         app.router.lifespan_context = self._lifespan_around(app.router.lifespan_context)
-        if self.dev_node is not None and self._given_rails is None:
+        if self._given_rails is None and self.dev_node is not None:
             app.router.routes.extend(dev_routes(self.dev_node))
         document(app, rails)
         self._apps.append(app)
@@ -189,8 +194,10 @@ class Tollbooth:
         return lifespan
 
     async def close(self) -> None:
-        """Write what the ledger still has to write, and let go of its database."""
+        """Write what the ledger still has to write, and let go of its database and of the Lightning node."""
         await self.ledger.close()
+        if "lightning" in self.__dict__ and self.lightning is not None:
+            await self.lightning.aclose()
 
     # ── a request ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -257,16 +264,7 @@ class Tollbooth:
 
     def prices(self) -> list[PricedRoute]:
         """Every priced route of the applications that this is installed on, and of those mounted in them."""
-        apps: dict[int, tuple[str, FastAPI]] = {}
-        for installed in self._apps:
-            for prefix, app in with_mounted(installed):
-                apps.setdefault(id(app), (prefix, app))
-        default = self.settings.default_price
-        return [
-            describe(prefix + context.path_format, getattr(context, "methods", None), gate.price, default)
-            for prefix, app in apps.values()
-            for context, gate in priced_routes(app)
-        ]
+        return prices_of(self._apps, self.settings.default_price)
 
     def check(self) -> None:
         """Make sure that every request to every priced route has a price.

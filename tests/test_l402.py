@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,14 @@ from fastapi_tollbooth.errors import CredentialRefused, RailUnavailable, Unavail
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.book import Authorized
 from fastapi_tollbooth.ledger.writer import Ledger
-from fastapi_tollbooth.lightning import Invoice, InvoiceState, InvoiceStatus, LightningUnavailable
+from fastapi_tollbooth.lightning import (
+    Capabilities,
+    InvoiceState,
+    InvoiceStatus,
+    LightningUnavailable,
+    UncheckedInvoice,
+    bolt11,
+)
 from fastapi_tollbooth.money import Rate
 from fastapi_tollbooth.rails import Challenge, RawHeaders
 from fastapi_tollbooth.rails.l402 import L402Rail
@@ -38,25 +44,38 @@ class PaperNode:
 
     state: InvoiceState = InvoiceState.SETTLED
     down: bool = False
-    recheck_seconds: float = 60.0
+    capabilities: Capabilities = field(default_factory=lambda: Capabilities(recheck_seconds=60.0))
     invoices: list[int] = field(default_factory=list)
     lookups: int = 0
 
-    async def create_invoice(self, amount_msat: int, description: str, expiry_seconds: int) -> Invoice:
+    async def create_invoice(
+        self, amount_msat: int, description: str, expiry_seconds: int, external_id: str | None = None
+    ) -> UncheckedInvoice:
         if self.down:
             raise LightningUnavailable("down")
         self.invoices.append(amount_msat)
         await asyncio.sleep(0)
         payment_hash = hashlib.sha256(PREIMAGE if len(self.invoices) == 1 else bytes([len(self.invoices)])).digest()
-        return Invoice(
-            payment_hash, f"lnbcrt{len(self.invoices)}", amount_msat, datetime.now(UTC) + timedelta(minutes=10)
+        text = bolt11.encode(
+            network="bcrt",
+            amount_msat=amount_msat,
+            payment_hash=payment_hash,
+            payment_secret=b"s" * 32,
+            description=description,
+            created_at=int(time.time()),
+            expiry_seconds=expiry_seconds,
+            private_key=1,
         )
+        return UncheckedInvoice(payment_hash, text)
 
     async def lookup(self, payment_hash: bytes) -> InvoiceStatus:
         self.lookups += 1
         if self.down:
             raise LightningUnavailable("down")
         return InvoiceStatus(self.state, 123_000)
+
+    async def aclose(self) -> None:
+        pass
 
 
 @dataclass
@@ -144,7 +163,7 @@ async def test_a_crowd_of_unpaid_requests_makes_one_invoice(setup: Setup) -> Non
 @pytest.mark.anyio
 @pytest.mark.parametrize("state", [InvoiceState.SETTLED, InvoiceState.EXPIRED, InvoiceState.FAILED])
 async def test_an_invoice_that_can_no_longer_be_paid_is_not_offered_again(setup: Setup, state: InvoiceState) -> None:
-    setup.node.recheck_seconds = 0
+    setup.node.capabilities = Capabilities(recheck_seconds=0)
     setup.node.state = InvoiceState.PENDING
     first = await setup.offer()
     assert await setup.offer() is first

@@ -22,7 +22,14 @@ from fastapi_tollbooth.errors import ConfigurationError, TollboothError
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.ledger.writer import Ledger
-from fastapi_tollbooth.lightning import Invoice, InvoiceState, InvoiceStatus, bolt11, secp256k1
+from fastapi_tollbooth.lightning import (
+    Capabilities,
+    InvoiceState,
+    InvoiceStatus,
+    UncheckedInvoice,
+    bolt11,
+    secp256k1,
+)
 
 _PAID = metadata.tables["tollbooth_dev_invoice"]
 _NETWORK = "bcrt"
@@ -79,7 +86,7 @@ class DevNode:
         ConfigurationError: the environment is production.
     """
 
-    recheck_seconds = 0.0
+    capabilities = Capabilities(granularity_msat=1, recheck_seconds=0.0)
 
     def __init__(self, keys: KeyRing, ledger: Ledger, environment: str, mark: Path | None = None) -> None:
         if environment == "production":
@@ -93,7 +100,9 @@ class DevNode:
         self._preimage_key = _derived(keys, b"dev-node preimages")
         self._private_key = int.from_bytes(_derived(keys, b"dev-node identity"), "big") % (secp256k1.N - 1) + 1
 
-    async def create_invoice(self, amount_msat: int, description: str, expiry_seconds: int) -> Invoice:
+    async def create_invoice(
+        self, amount_msat: int, description: str, expiry_seconds: int, external_id: str | None = None
+    ) -> UncheckedInvoice:
         """Make and sign an invoice; nothing is stored."""
         payment_secret = secrets.token_bytes(32)
         created_at = int(time.time())
@@ -110,7 +119,7 @@ class DevNode:
             expiry_seconds=expiry_seconds,
             private_key=self._private_key,
         )
-        return Invoice(payment_hash, text, amount_msat, datetime.fromtimestamp(created_at + expiry_seconds, UTC))
+        return UncheckedInvoice(payment_hash, text)
 
     async def lookup(self, payment_hash: bytes) -> InvoiceStatus:
         """Say whether the invoice was paid, by whichever worker."""
@@ -153,6 +162,9 @@ class DevNode:
             raise CannotPay("this invoice is paid already")
         self._mark.change()
         return PaidInvoice(payment_hash, preimage.hex())
+
+    async def aclose(self) -> None:
+        """The ledger that it keeps its invoices in is closed by whoever opened it."""
 
     def _preimage(self, payment_secret: bytes, amount_msat: int) -> bytes:
         # Bound to the amount: an invoice that was altered to a smaller one has another preimage, so nobody can pay it.

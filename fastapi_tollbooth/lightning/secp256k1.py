@@ -1,4 +1,4 @@
-"""ECDSA signatures on secp256k1 with recovery id, for the development node's invoices.
+"""ECDSA signatures on secp256k1 with recovery id: making those of the development node's invoices, reading all.
 
 Not constant time: only ever used with keys that guard nothing.
 Curve: SEC 2 §2.4.1. Nonces: RFC 6979 with SHA-256. Low-s form: BIP 146.
@@ -17,6 +17,7 @@ G = (
 )
 
 Point = tuple[int, int]
+_Jacobian = tuple[int, int, int]
 
 
 def sign_recoverable(private_key: int, digest: bytes) -> tuple[int, int, int]:
@@ -32,17 +33,73 @@ def sign_recoverable(private_key: int, digest: bytes) -> tuple[int, int, int]:
     raise AssertionError("RFC 6979 yields nonces for ever")
 
 
+def recover(digest: bytes, r: int, s: int, recovery: int) -> Point:
+    """The public key whose signature of a 32-byte digest this is.
+
+    Raises:
+        ValueError: it is nobody's signature.
+    """
+    x = r + (recovery >> 1) * N
+    y_squared = (x**3 + 7) % P
+    y = pow(y_squared, (P + 1) // 4, P)
+    if not (0 < r < N and 0 < s < N and 0 <= recovery <= 3 and x < P and y * y % P == y_squared):
+        raise ValueError("not a signature")
+    if y & 1 != recovery & 1:
+        y = P - y
+    inverse = pow(r, -1, N)
+    base, key = -int.from_bytes(digest, "big") * inverse % N, s * inverse % N
+    return _affine(_sum_of_products(base, G, key, (x, y)))
+
+
 def multiply_base(factor: int) -> Point:
     """The point ``factor * G``, for 0 < factor < N."""
-    total: tuple[int, int, int] | None = None
+    total: _Jacobian | None = None
     for bit, power in enumerate(_powers()):
         if factor >> bit & 1:
-            total = (*power, 1) if total is None else _add_affine(total, power)
-    if total is None:
-        raise ValueError("the factor must not be zero")
-    x, y, z = total
+            total = _add_affine(total, power)
+    return _affine(total)
+
+
+def compressed(point: Point) -> bytes:
+    """A public key's 33 bytes, as nodes write their identity."""
+    x, y = point
+    return bytes([2 + (y & 1)]) + x.to_bytes(32, "big")
+
+
+def _affine(point: _Jacobian | None) -> Point:
+    if point is None:
+        raise ValueError("the point at infinity is not a key")
+    x, y, z = point
     inverse = pow(z, -1, P)
     return x * inverse**2 % P, y * inverse**3 % P
+
+
+def _sum_of_products(first: int, one: Point, second: int, other: Point) -> _Jacobian | None:
+    # Both products in one run of doublings (Shamir's trick).
+    sum_of_points = _add_affine((*one, 1), other)
+    both = None if sum_of_points is None else _affine(sum_of_points)
+    total: _Jacobian | None = None
+    for bit in reversed(range(256)):
+        total = _double(total)
+        match first >> bit & 1, second >> bit & 1:
+            case 1, 0:
+                total = _add_affine(total, one)
+            case 0, 1:
+                total = _add_affine(total, other)
+            case 1, 1:
+                total = total if both is None else _add_affine(total, both)
+    return total
+
+
+def _double(point: _Jacobian | None) -> _Jacobian | None:
+    if point is None:
+        return None
+    x, y, z = point
+    y_squared = y * y % P
+    s = 4 * x * y_squared % P
+    m = 3 * x * x % P
+    double_x = (m * m - 2 * s) % P
+    return double_x, (m * (s - double_x) - 8 * y_squared * y_squared) % P, 2 * y * z % P
 
 
 @cache
@@ -58,13 +115,16 @@ def _powers() -> list[Point]:
     return powers
 
 
-def _add_affine(left: tuple[int, int, int], right: Point) -> tuple[int, int, int]:
-    # Jacobian plus affine; the two are never equal or opposite here, as the powers of two only grow.
-    x1, y1, z1 = left
+def _add_affine(left: _Jacobian | None, right: Point) -> _Jacobian | None:
     x2, y2 = right
+    if left is None:
+        return x2, y2, 1
+    x1, y1, z1 = left
     z1_squared = z1 * z1 % P
     h = (x2 * z1_squared - x1) % P
     r = (y2 * z1_squared * z1 - y1) % P
+    if h == 0:
+        return _double(left) if r == 0 else None
     h_squared = h * h % P
     h_cubed = h_squared * h % P
     v = x1 * h_squared % P

@@ -17,6 +17,7 @@ from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Outcome, Payment, Reason, Refused, Void
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import Invoice, InvoiceState, LightningBackend, LightningUnavailable
+from fastapi_tollbooth.lightning.checking import request_invoice
 from fastapi_tollbooth.money import MSAT_PER_SAT, Asset, Money, Rate, divide_up
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
 from fastapi_tollbooth.rails.caveats import write
@@ -92,7 +93,7 @@ class L402Rail:
         now = time.monotonic()
         if now > offer.fresh_until or (presented is not None and offer.payment_hash == claimed_hash(presented)):
             return False
-        if now - offer.checked_at >= self._node.recheck_seconds:
+        if now - offer.checked_at >= self._node.capabilities.recheck_seconds:
             try:
                 status = await self._node.lookup(offer.payment_hash)
             except LightningUnavailable:
@@ -120,7 +121,9 @@ class L402Rail:
         settings, (_, credit, owned) = self._settings, key
         description = f"{settings.service}: {credit} credit"
         try:
-            invoice = await self._node.create_invoice(amount_msat, description, settings.invoice_expiry)
+            invoice = await request_invoice(
+                self._node, amount_msat, description, settings.invoice_expiry, network=settings.invoice_network
+            )
         except LightningUnavailable as error:
             raise RailUnavailable("the Lightning node did not answer") from error
         exchanged = rate if credit.asset is not Asset.BTC else None
