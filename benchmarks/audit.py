@@ -29,7 +29,7 @@ SELECT a.id, a."key", a.asset, a.posted, a.pending,
 _CHARGES = "SELECT count(*) FROM tollbooth_transfer WHERE phase = 'post' AND kind = 'charge'"
 _UNRESOLVED = """
 SELECT count(*) FROM tollbooth_transfer AS t
- WHERE phase = 'pending' AND NOT EXISTS (SELECT 1 FROM tollbooth_transfer AS r WHERE r.pending_id = t.id)
+ WHERE phase = 'pending' AND NOT EXISTS (SELECT 1 FROM tollbooth_transfer AS r WHERE r.toll_id = t.id)
 """
 
 

@@ -23,7 +23,8 @@ from starlette.testclient import TestClient
 
 from fastapi_tollbooth.dependencies import get_tollbooth
 from fastapi_tollbooth.errors import CredentialRefused, Unavailable
-from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Payment, Void
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Void
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.money import Asset, Money

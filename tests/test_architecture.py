@@ -47,6 +47,9 @@ ORDER = [
     {"ledger.audit"},
     {"ledger.tables", "ledger.free_use", "ledger.__init__"},
     {"ledger.book"},
+    {"ledger.claims"},
+    {"ledger.operations"},
+    {"ledger.records"},
     {"keys"},
     {"tickers"},
     {"rates"},
@@ -54,7 +57,8 @@ ORDER = [
     {"money"},
     {"access", "errors", "bounded"},
 ]
-PURE = {"pricing", "terms", "rules", "models", "facts", "glob", "toll", "money", "ledger.book"}
+PURE = {"pricing", "terms", "rules", "models", "facts", "glob", "toll", "money"}
+PURE |= {"ledger.book", "ledger.claims", "ledger.operations", "ledger.records"}
 MAX_LINES = 350
 
 

@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.cli import main
 from fastapi_tollbooth.ledger import audit
-from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Payment, Void
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Void
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.store import Store
 
 KEY = "l402:aa"
@@ -41,7 +42,7 @@ def test_a_right_ledger_is_right(store: Store, monkeypatch: pytest.MonkeyPatch) 
         ("UPDATE tollbooth_transfer SET amount = 6 WHERE phase = 'post' AND kind = 'charge'", "more than"),
         ("DELETE FROM tollbooth_transfer WHERE phase = 'void'", "pending"),
         (
-            "UPDATE tollbooth_transfer SET pending_id = 999 "
+            "UPDATE tollbooth_transfer SET toll_id = 999 "
             "WHERE id = (SELECT min(id) FROM tollbooth_transfer WHERE phase = 'void')",
             "not open",
         ),

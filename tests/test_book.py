@@ -1,34 +1,43 @@
 """The rules of the ledger, as examples and as a state machine that checks the invariants after every step."""
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
 from fastapi_tollbooth import Asset, Money
-from fastapi_tollbooth.ledger.book import (
+from fastapi_tollbooth.ledger.book import apply
+from fastapi_tollbooth.ledger.operations import (
     Authorize,
     Authorized,
-    Book,
     Capture,
+    Corrected,
     Fund,
     Funded,
     Operation,
     Outcome,
-    Payment,
-    Pending,
-    Phase,
     Reason,
+    Reconcile,
+    Refund,
     Refused,
     Resolved,
+    Revoke,
+    Revoked,
     Void,
-    apply,
-    keys_of,
+)
+from fastapi_tollbooth.ledger.records import (
+    Account,
+    Book,
+    Charge,
+    Payment,
+    PaymentRecord,
+    Phase,
+    Transfer,
 )
 from fastapi_tollbooth.money import MAX_AMOUNT
+from tests.ledger_machine import LedgerMachine
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "l402:aa"
@@ -50,8 +59,9 @@ def snapshot(of: Book) -> object:
     return (
         {key: (account.posted, account.pending) for key, account in of.accounts.items()},
         list(of.transfers),
-        dict(of.pendings),
-        list(of.payments),
+        dict(of.charges),
+        {key: replace(record) for key, record in of.payments.items()},
+        list(of.opened),
         of.next_id,
     )
 
@@ -188,108 +198,141 @@ def test_revoked_and_expired_credit_cannot_be_spent() -> None:
     assert refused(ledger, Authorize(KEY, dollars(1), "/")).reason is Reason.REVOKED
 
 
-def test_what_a_batch_has_to_look_up() -> None:
-    assert keys_of(fund(1)) == (KEY, "source:l402:USD")
-    assert keys_of(Authorize(KEY, dollars(1), "/")) == (KEY,)
-    assert keys_of(Authorize(7, dollars(1), "/")) == ()
-    assert keys_of(Capture(1, 2)) == keys_of(Void(1, 2)) == ()
+def captured(amount: int, held: int) -> tuple[Book, Authorized]:
+    """A book with 100 of credit, of which a toll that held ``held`` has earned ``amount``."""
+    ledger = book()
+    apply(ledger, fund(100))
+    toll = authorized(apply(ledger, Authorize(KEY, dollars(held), "/")))
+    apply(ledger, Capture(toll.account_id, toll.toll, amount))
+    return ledger, toll
 
 
-class LedgerMachine(RuleBasedStateMachine):
-    """Any order of operations keeps the promises of the ledger."""
+def test_a_refund_is_a_new_transfer_and_happens_once() -> None:
+    ledger, toll = captured(30, 30)
+    assert refused(ledger, Refund(toll.account_id, toll.toll, 31)).reason is Reason.INSUFFICIENT
+    assert apply(ledger, Refund(toll.account_id, toll.toll, 10)) == Corrected(dollars(20), dollars(80), True)
+    assert apply(ledger, Refund(toll.account_id, toll.toll)) == Corrected(dollars(20), dollars(80), False)
+    revenue = ledger.find("revenue:USD")
+    assert revenue is not None
+    assert revenue.posted == 20
+    assert [(t.kind, t.amount, t.toll_id) for t in ledger.transfers[-1:]] == [("refund", 10, toll.toll)]
 
-    open_tolls: Bundle[Authorized] = Bundle("open_tolls")
 
-    @initialize()
-    def start(self) -> None:
-        self.book = book()
-        self.earned = 0
-        self.paid_in = 0
-        self.payments = 0
+def test_what_it_really_cost_corrects_a_toll_once_and_never_beyond_what_was_held() -> None:
+    for actual, earned in ((10, 10), (25, 25), (99, 40), (-3, 0), (30, 30)):
+        ledger, toll = captured(30, 40)
+        assert apply(ledger, Reconcile(toll.account_id, toll.toll, actual)) == Corrected(
+            dollars(earned), dollars(100 - earned), True
+        )
+        again = apply(ledger, Reconcile(toll.account_id, toll.toll, 0))
+        assert again == Corrected(dollars(earned), dollars(100 - earned), False)
 
-    @rule(account=st.sampled_from("abc"), amount=st.integers(0, 1_000), again=st.booleans())
-    def fund(self, account: str, amount: int, again: bool) -> None:
-        self.payments += 0 if again and self.payments else 1
-        outcome = apply(self.book, fund(amount, f"p{self.payments}", account))
-        if isinstance(outcome, Funded) and outcome.new:
-            self.paid_in += amount
 
-    @rule(target=open_tolls, account=st.sampled_from("abc"), amount=st.integers(0, 400))
-    def authorize(self, account: str, amount: int) -> Authorized:
-        known = self.book.find(account)
-        before = known.available if known else 0
-        outcome = apply(self.book, Authorize(account, dollars(amount), "/"))
-        if isinstance(outcome, Authorized):
-            assert outcome.balance.amount == before - amount
-            return outcome
-        assert known is None or before < amount
-        return Authorized(-1, -1, dollars(0))
+def test_a_correction_never_takes_more_than_the_payer_has() -> None:
+    ledger, toll = captured(30, 40)
+    apply(ledger, Authorize(KEY, dollars(65), "/"))
+    assert apply(ledger, Reconcile(toll.account_id, toll.toll, 40)) == Corrected(dollars(35), dollars(0), True)
 
-    @rule(toll=open_tolls, part=st.none() | st.integers(0, 400))
-    def capture(self, toll: Authorized, part: int | None) -> None:
-        pending = self.book.pendings.get(toll.toll)
-        outcome = apply(self.book, Capture(toll.account_id, toll.toll, part))
-        if pending is not None and pending.resolved_by is None and isinstance(outcome, Resolved):
-            self.earned += pending.transfer.amount if part is None else part
 
-    @rule(toll=consumes(open_tolls))
-    def void(self, toll: Authorized) -> None:
-        apply(self.book, Void(toll.account_id, toll.toll))
+def test_only_what_was_earned_is_corrected() -> None:
+    ledger = book()
+    apply(ledger, fund(100))
+    toll = authorized(apply(ledger, Authorize(KEY, dollars(30), "/")))
+    for operation in (Refund(toll.account_id, toll.toll), Reconcile(toll.account_id, toll.toll, 3)):
+        assert refused(ledger, operation).reason is Reason.TOLL_OPEN
+    apply(ledger, Void(toll.account_id, toll.toll))
+    for operation in (Refund(toll.account_id, toll.toll), Reconcile(toll.account_id, toll.toll, 3)):
+        assert refused(ledger, operation).reason is Reason.NOT_CHARGED
+    assert refused(ledger, Refund(99, toll.toll)).reason is Reason.UNKNOWN_TOLL
 
-    @precondition(lambda self: self.book.transfers)
-    @rule()
-    def crash_and_load_again(self) -> None:
-        """What is in the rows is all that is needed to go on."""
-        posted, pending, resolved = replay(self.book)
-        loaded = Book(NOW, next_id=self.book.next_id, spent=set(self.book.spent))
-        for account in self.book.accounts.values():
-            account.posted, account.pending = posted[account.id], pending[account.id]
-        loaded.add(self.book.accounts.values())
-        loaded.transfers = self.book.transfers
-        loaded.payments = self.book.payments
-        for transfer in self.book.transfers:
-            if transfer.phase == "pending":
-                loaded.pendings[transfer.id] = Pending(transfer, resolved.get(transfer.id))
-        self.book = loaded
 
-    @invariant()
-    def nothing_is_lost(self) -> None:
-        if not hasattr(self, "book"):
+def test_a_revoked_account_pays_nothing_until_it_is_opened_again() -> None:
+    ledger, toll = captured(30, 30)
+    assert apply(ledger, Revoke(KEY)) == Revoked(toll.account_id, True)
+    assert refused(ledger, Authorize(KEY, dollars(1), "/")).reason is Reason.REVOKED
+    apply(ledger, Revoke(KEY, False))
+    authorized(apply(ledger, Authorize(KEY, dollars(1), "/")))
+    assert refused(ledger, Revoke("nobody")).reason is Reason.UNKNOWN_ACCOUNT
+    assert refused(ledger, Revoke("revenue:USD")).reason is Reason.UNKNOWN_ACCOUNT
+
+
+class _Rules:
+    """The pure rules as a keeper: each operation has a book of its own, loaded from the rows of those before."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[int, Account] = {}
+        self.transfers: list[Transfer] = []
+        self.payments: dict[str, PaymentRecord] = {}
+
+    def load(self) -> Book:
+        loaded = Book(NOW, next_id=1 + len(self.accounts) + len(self.transfers))
+        loaded.add(replace(account) for account in self.accounts.values())
+        for entry in self.transfers:
+            if entry.phase == "pending" and entry.kind == "charge":
+                loaded.charges[entry.id] = Charge(*entry[0:3], entry.amount, entry.route)
+        for entry in self.transfers:
+            self._follow(loaded, entry)
+        for key, record in self.payments.items():
+            charge = loaded.charges.get(record.toll or 0)
+            delivery: Phase | None = None if charge is None else charge.resolved_by or "pending"
+            loaded.payments[key] = replace(record, delivery=delivery)
+        return loaded
+
+    def _follow(self, loaded: Book, entry: Transfer) -> None:
+        toll = entry.toll_id
+        if toll is None:
             return
-        accounts = self.book.accounts.values()
-        assert sum(account.posted for account in accounts) == 0
-        assert all(account.pending >= 0 and account.available >= 0 for account in accounts if account.kind == "payer")
-        revenue, source = self.book.find("revenue:USD"), self.book.find("source:l402:USD")
-        assert (revenue.posted if revenue else 0) == self.earned
-        assert (-source.posted if source else 0) == self.paid_in
-        posted, pending, _ = replay(self.book)
-        assert {a.id: a.posted for a in accounts if a.posted} == {key: value for key, value in posted.items() if value}
-        assert {a.id: a.pending for a in accounts if a.pending} == {
-            key: value for key, value in pending.items() if value
-        }
-        keys = [payment.spend_key for payment, _ in self.book.payments]
-        assert len(keys) == len(set(keys))
+        claim = next((t for t in self.transfers if t.id == toll and t.kind == "fund"), None)
+        if entry.kind == "charge":
+            known = loaded.charges.get(toll)
+            if known is None and claim is not None:
+                known = Charge(toll, entry.debit_account_id, entry.credit_account_id, claim.amount, None)
+            assert known is not None
+            assert known.resolved_by is None, "a toll was resolved twice"
+            loaded.charges[toll] = known._replace(resolved_by=entry.phase, posted=entry.amount)
+        elif entry.kind == "refund":
+            assert loaded.charges[toll].refunded is None
+            loaded.charges[toll] = loaded.charges[toll]._replace(refunded=entry.amount)
+        elif entry.kind == "adjust":
+            known = loaded.charges[toll]
+            assert known.adjusted is None
+            sign = 1 if entry.debit_account_id == known.account_id else -1
+            loaded.charges[toll] = known._replace(adjusted=sign * entry.amount)
+
+    def run(self, operation: Operation) -> Outcome:
+        loaded = self.load()
+        before = snapshot(loaded)
+        outcome = apply(loaded, operation)
+        if isinstance(outcome, Refused):
+            assert snapshot(loaded) == before, f"{operation} was refused and changed something"
+        self.accounts = loaded.accounts
+        self.transfers += loaded.transfers
+        self.payments = loaded.payments
+        return outcome
+
+    def crash(self) -> None:
+        """Everything is written down after every operation."""
+
+    def balances(self) -> dict[str, tuple[int, int]]:
+        return {account.key: (account.posted, account.pending) for account in self.accounts.values()}
+
+    def problem(self) -> str | None:
+        posted: dict[int, int] = defaultdict(int)
+        for entry in self.transfers:
+            if entry.phase != "pending":
+                posted[entry.debit_account_id] -= entry.amount
+                posted[entry.credit_account_id] += entry.amount
+        wrong = [account.key for account in self.accounts.values() if account.posted != posted[account.id]]
+        return f"{wrong} are not what their transfers say" if wrong else None
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
 
-def replay(of: Book) -> tuple[dict[int, int], dict[int, int], dict[int, Phase]]:
-    """Posted and pending balances, and resolutions, from the transfers alone."""
-    posted: dict[int, int] = defaultdict(int)
-    pending: dict[int, int] = defaultdict(int)
-    held: dict[int, int] = {}
-    resolved: dict[int, Phase] = {}
-    for transfer in of.transfers:
-        if transfer.phase == "pending":
-            held[transfer.id] = transfer.amount
-            pending[transfer.debit_account_id] += transfer.amount
-            continue
-        if transfer.pending_id is not None:
-            assert transfer.pending_id not in resolved, "a pending transfer was resolved twice"
-            resolved[transfer.pending_id] = transfer.phase
-            pending[transfer.debit_account_id] -= held[transfer.pending_id]
-        posted[transfer.debit_account_id] -= transfer.amount
-        posted[transfer.credit_account_id] += transfer.amount
-    return posted, pending, resolved
+class RulesMachine(LedgerMachine):
+    def make_keeper(self) -> _Rules:
+        return _Rules()
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-test_any_order_of_operations = LedgerMachine.TestCase
+RulesMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+test_any_order_of_operations = RulesMachine.TestCase

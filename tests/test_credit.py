@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 
 from fastapi_tollbooth import Asset, Money, Toll, Tollbooth, priced
 from fastapi_tollbooth.keys import KeyRing
-from fastapi_tollbooth.ledger.book import Fund, Payment
+from fastapi_tollbooth.ledger.operations import Fund
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.rails.credit import CreditCredential, mint_credit
 
 Serve = Callable[..., TestClient]

@@ -14,7 +14,7 @@ from pymacaroons.serializers import BinarySerializer
 from fastapi_tollbooth import Asset, Money, TollboothSettings
 from fastapi_tollbooth.errors import CredentialRefused, RailUnavailable, Unavailable
 from fastapi_tollbooth.keys import KeyRing
-from fastapi_tollbooth.ledger.book import Authorized
+from fastapi_tollbooth.ledger.operations import Authorized
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import (
     Capabilities,

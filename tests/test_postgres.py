@@ -8,7 +8,9 @@ from sqlalchemy import Connection, text
 
 from fastapi_tollbooth import Asset, ConfigurationError, Money, TollboothSettings
 from fastapi_tollbooth.ledger import postgres
-from fastapi_tollbooth.ledger.book import Authorize, Authorized, Fund, Payment, apply
+from fastapi_tollbooth.ledger.book import apply
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Fund, Names
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.tables import AccountRow, TransferRow
 from tests.databases import PostgresServer
@@ -46,24 +48,24 @@ def test_what_is_saved_is_loaded_and_is_what_the_tables_say(store: Store) -> Non
 
     def write(connection: Connection) -> None:
         with postgres.batching(connection):
-            book = postgres.load(connection, [], [], [], [])
+            book = postgres.load(connection, Names(set(), set(), set(), set()))
             payment = Payment("l402", "p1", 21_000, Asset.BTC, "NULL", "reference", "100000.000000")
             apply(book, Fund(key, Money(100, Asset.USD), payment, expires))
-            postgres.save(connection, book, [])
+            postgres.save(connection, book)
 
     def read(connection: Connection) -> None:
         with postgres.batching(connection):
-            book = postgres.load(connection, [2], [key, "nobody"], [], ["p1", "p2"])
+            book = postgres.load(connection, Names({2}, {key, "nobody"}, set(), {"p1", "p2"}))
         [payer] = book.accounts.values()
         assert (payer.id, payer.key, payer.posted, payer.expires_at) == (2, key, 100, expires)
-        assert book.spent == {"p1"}
+        assert list(book.payments) == ["p1"]
         assert book.next_id == 10_001
         account = connection.execute(text("SELECT * FROM tollbooth_account WHERE id = 2")).mappings().one()
         assert set(account) == set(AccountRow.model_fields)
         assert account["expires_at"] == expires
         assert account["created_at"] <= datetime.now(UTC)
         transfer = connection.execute(TransferRow.__table__.select()).one()  # type: ignore[attr-defined]
-        assert (transfer.kind, transfer.phase, transfer.pending_id, transfer.route) == ("fund", "post", None, None)
+        assert (transfer.kind, transfer.phase, transfer.toll_id, transfer.route) == ("fund", "post", None, None)
         assert connection.execute(text("SELECT payer FROM tollbooth_payment")).scalar() == "NULL"
 
     store.execute(write)

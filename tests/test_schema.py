@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from fastapi_tollbooth import Asset, ConfigurationError, Money, Tollbooth, TollboothSettings
 from fastapi_tollbooth.cli import main
 from fastapi_tollbooth.ledger import audit, schema
-from fastapi_tollbooth.ledger.book import Capture, Fund, Funded, Payment
+from fastapi_tollbooth.ledger.operations import Capture, Fund, Funded
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.store import Store
 from tests.databases import DATABASES, PostgresServer, sqlite_url
 
@@ -195,7 +196,8 @@ def test_a_server_that_is_down_at_start_does_not_keep_the_service_down() -> None
 START = """
 import asyncio, sys
 from fastapi_tollbooth import Asset, Money
-from fastapi_tollbooth.ledger.book import Fund, Payment
+from fastapi_tollbooth.ledger.operations import Fund
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.writer import Ledger
 fund = Fund("l402:aa", Money(100, Asset.USD), Payment("l402", "p1", 1, Asset.BTC, "l402:aa"))
 asyncio.run(Ledger(sys.argv[1]).apply(fund))

@@ -1,3 +1,4 @@
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -6,9 +7,19 @@ from sqlalchemy import Connection, text
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import sqlite
-from fastapi_tollbooth.ledger.book import Fund, Payment, Pending, Transfer, apply
+from fastapi_tollbooth.ledger.book import apply
+from fastapi_tollbooth.ledger.operations import Fund, Names
+from fastapi_tollbooth.ledger.records import Charge, Payment, PaymentRecord, PaymentState
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.tables import AccountRow, TransferRow
+
+PAYMENT = Payment("l402", "p1", 21_000, Asset.BTC, "payer", "reference", "100000.000000")
+
+
+def names(
+    ids: Collection[int] = (), keys: Collection[str] = (), tolls: Collection[int] = (), spend_keys: Collection[str] = ()
+) -> Names:
+    return Names(set(ids), set(keys), set(tolls), set(spend_keys))
 
 
 @pytest.fixture
@@ -30,17 +41,16 @@ def test_what_is_saved_is_loaded_and_is_what_the_tables_say(store: Store) -> Non
     expires = datetime.now(UTC) + timedelta(days=1)
 
     def write(connection: Connection) -> None:
-        book = sqlite.load(connection, [], [], [], [])
-        payment = Payment("l402", "p1", 21_000, Asset.BTC, "payer", "reference", "100000.000000")
-        apply(book, Fund("l402:a'b\"", Money(100, Asset.USD), payment, expires))
-        sqlite.save(connection, book, [])
+        book = sqlite.load(connection, names())
+        apply(book, Fund("l402:a'b\"", Money(100, Asset.USD), PAYMENT, expires))
+        sqlite.save(connection, book)
 
     def read(connection: Connection) -> None:
-        book = sqlite.load(connection, [2], ["l402:a'b\"", "nobody"], [], ["p1", "p2"])
-        assert [(a.id, a.key, a.posted, a.expires_at) for a in book.accounts.values()] == [
+        book = sqlite.load(connection, names(ids={2}, keys={"l402:a'b\"", "nobody"}, spend_keys={"p1", "p2"}))
+        assert [(a.id, a.key, a.posted, a.expires_at) for a in book.accounts.values() if a.kind == "payer"] == [
             (2, "l402:a'b\"", 100, expires)
         ]
-        assert book.spent == {"p1"}
+        assert book.payments == {"p1": PaymentRecord(PAYMENT, 2, PaymentState.SETTLED)}
         assert book.next_id == 4
         account = connection.execute(text("SELECT * FROM tollbooth_account WHERE id = 2")).mappings().one()
         assert set(account) == set(AccountRow.model_fields)
@@ -48,23 +58,28 @@ def test_what_is_saved_is_loaded_and_is_what_the_tables_say(store: Store) -> Non
         assert row.expires_at.replace(tzinfo=UTC) == expires
         assert row.created_at.replace(tzinfo=UTC) <= datetime.now(UTC)
         transfer = connection.execute(TransferRow.__table__.select()).one()  # type: ignore[attr-defined]
-        assert (transfer.kind, transfer.phase, transfer.pending_id) == ("fund", "post", None)
+        assert (transfer.kind, transfer.phase, transfer.toll_id) == ("fund", "post", None)
 
     store.execute(write)
     store.read(read)
 
 
-def test_pending_transfers_come_with_their_resolution(store: Store) -> None:
+def test_tolls_come_with_all_that_has_become_of_them(store: Store) -> None:
     def write(connection: Connection) -> None:
-        book = sqlite.load(connection, [], [], [], [])
+        book = sqlite.load(connection, names())
         a, b = book.open("a", "payer", Asset.USD), book.open("b", "book", Asset.USD)
-        for phase, pending in (("pending", None), ("pending", None), ("void", 3)):
-            book.transfers.append(Transfer(book.allocate_id(), a.id, b.id, 0, "charge", phase, pending, "/x"))  # type: ignore[arg-type]
-        sqlite.save(connection, book, [])
+        for _ in range(3):
+            book.write(a.id, b.id, 9, "charge", "pending", None, "/x")
+        book.write(a.id, b.id, 0, "charge", "void", 3, "/x")
+        book.write(a.id, b.id, 7, "charge", "post", 5, "/x")
+        book.write(b.id, a.id, 2, "refund", "post", 5, "/x")
+        book.write(a.id, b.id, 1, "adjust", "post", 5, "/x")
+        sqlite.save(connection, book)
 
     store.execute(write)
-    book = store.read(lambda connection: sqlite.load(connection, [], [], [3, 4, 5, 99], []))
-    assert book.pendings == {
-        3: Pending(Transfer(3, 1, 2, 0, "charge", "pending", None, "/x"), "void"),
-        4: Pending(Transfer(4, 1, 2, 0, "charge", "pending", None, "/x"), None),
+    book = store.read(lambda connection: sqlite.load(connection, names(tolls={3, 4, 5, 6, 99})))
+    assert book.charges == {
+        3: Charge(3, 1, 2, 9, "/x", "void"),
+        4: Charge(4, 1, 2, 9, "/x"),
+        5: Charge(5, 1, 2, 9, "/x", "post", 7, 2, 1),
     }

@@ -1,25 +1,31 @@
 """The ledger in real databases: what is committed, what is loaded, what another process did meanwhile."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from fastapi_tollbooth import Asset, ConfigurationError, Money
-from fastapi_tollbooth.ledger.book import (
+from fastapi_tollbooth.ledger.audit import verify
+from fastapi_tollbooth.ledger.operations import (
     Authorize,
     Authorized,
     Capture,
     Fund,
     Funded,
-    Payment,
+    Operation,
+    Outcome,
     Reason,
     Refused,
     Resolved,
     Void,
 )
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.store import Store
+from tests.ledger_machine import LedgerMachine
 
 KEY = "l402:aa"
 
@@ -150,3 +156,41 @@ def test_a_closed_store_opens_again(store: Store) -> None:
 def test_only_known_databases() -> None:
     with pytest.raises(ConfigurationError, match="SQLite"):
         Store("mysql://host/database")
+
+
+class _Stored:
+    """A store on a file as a keeper of books."""
+
+    def __init__(self) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        self.store = self.open()
+
+    def open(self) -> Store:
+        return Store(f"sqlite:///{self.directory.name}/ledger.db")
+
+    def run(self, operation: Operation) -> Outcome:
+        return self.store.transact([[operation]])[0][0]
+
+    def crash(self) -> None:
+        self.store.close()
+        self.store = self.open()
+
+    def balances(self) -> dict[str, tuple[int, int]]:
+        columns = text("SELECT key, posted, pending FROM tollbooth_account")
+        return {key: (a, b) for key, a, b in self.store.read(lambda connection: connection.execute(columns).all())}
+
+    def problem(self) -> str | None:
+        return self.store.read(verify).discrepancy
+
+    def close(self) -> None:
+        self.store.close()
+        self.directory.cleanup()
+
+
+class StoreMachine(LedgerMachine):
+    def make_keeper(self) -> _Stored:
+        return _Stored()
+
+
+StoreMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
+test_any_order_of_operations = StoreMachine.TestCase

@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from fastapi_tollbooth import Asset, Money, Tollbooth, TollboothSettings
 from fastapi_tollbooth.ledger import sweeper
-from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Payment, Resolved
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Resolved
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.sweeper import sweep
 from fastapi_tollbooth.ledger.writer import Ledger
 
@@ -102,7 +103,7 @@ async def test_a_lease_whose_holder_died_runs_out(ledger: Ledger, monkeypatch: p
 CRASH = """
 import asyncio, os, sys
 from fastapi_tollbooth import Asset, Money
-from fastapi_tollbooth.ledger.book import Authorize
+from fastapi_tollbooth.ledger.operations import Authorize
 from fastapi_tollbooth.ledger.writer import Ledger
 
 async def main():

@@ -4,7 +4,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 from fastapi_tollbooth import Asset, Money
-from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Payment
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.tables import metadata
 
@@ -28,9 +29,9 @@ def store(url: str):  # type: ignore[no-untyped-def]
         "UPDATE tollbooth_account SET posted = -1 WHERE kind = 'payer'",
         "UPDATE tollbooth_account SET pending = 101 WHERE kind = 'payer'",
         "INSERT INTO tollbooth_transfer SELECT id + 100, debit_account_id, credit_account_id, amount, kind, phase, "
-        "pending_id, route, created_at FROM tollbooth_transfer WHERE phase = 'post' AND pending_id IS NOT NULL",
+        "toll_id, route, created_at FROM tollbooth_transfer WHERE phase = 'post' AND toll_id IS NOT NULL",
         "UPDATE tollbooth_transfer SET amount = -1",
-        "UPDATE tollbooth_transfer SET pending_id = NULL WHERE kind = 'charge'",
+        "UPDATE tollbooth_transfer SET toll_id = NULL WHERE kind = 'charge'",
     ],
 )
 def test_the_database_itself_refuses_what_must_not_be(store: Store, statement: str) -> None:

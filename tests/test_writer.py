@@ -10,7 +10,8 @@ from sqlalchemy.exc import OperationalError
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.errors import Unavailable
-from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Outcome, Payment, Refused
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Outcome, Refused
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.testing import run
 

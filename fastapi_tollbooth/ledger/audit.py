@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, case, func, select
 
 from fastapi_tollbooth.ledger.tables import metadata
 
@@ -29,29 +29,47 @@ class Audit(NamedTuple):
     discrepancy: str | None
 
 
+class _Entry(NamedTuple):
+    id: int
+    debit: int
+    credit: int
+    amount: int
+    kind: str
+    phase: str
+    toll_id: int | None
+
+
 @dataclass(slots=True)
 class _Replay:
     transfers: int = 0
     posted: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     pending: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
-    held: dict[int, tuple[int, int]] = field(default_factory=dict)
+    held: dict[int, _Entry] = field(default_factory=dict)
+    owed: dict[int, _Entry] = field(default_factory=dict)
     problem: str | None = None
 
 
 def verify(connection: Connection) -> Audit:
     """Replay the ledger. Sums to zero per asset, no payer below zero, pendings resolved once, balances as replayed."""
     replay = _Replay()
-    for row in _journal(connection):
+    for entry in _journal(connection):
         replay.transfers += 1
-        replay.problem = replay.problem or _apply(replay, *row)
+        problem = _apply(replay, entry)
+        replay.problem = replay.problem or problem
     accounts = list(connection.execute(select(_account).order_by(_account.c.id)))
     payments = connection.execute(select(_payment.c.account_id)).scalars().all()
-    problem = replay.problem or _compare(replay, accounts)
-    return Audit(len(accounts), replay.transfers, len(payments), len(replay.held), problem)
+    problem = replay.problem or _compare(replay, accounts) or _corrections(connection)
+    return Audit(
+        len(accounts),
+        replay.transfers,
+        len(payments),
+        sum(held.kind == "charge" for held in replay.held.values()),
+        problem,
+    )
 
 
-def _journal(connection: Connection) -> Iterator[Sequence[Any]]:
-    columns = ("id", "debit_account_id", "credit_account_id", "amount", "phase", "pending_id")
+def _journal(connection: Connection) -> Iterator[_Entry]:
+    columns = ("id", "debit_account_id", "credit_account_id", "amount", "kind", "phase", "toll_id")
     last = 0
     while True:
         statement = (
@@ -61,29 +79,60 @@ def _journal(connection: Connection) -> Iterator[Sequence[Any]]:
             .limit(CHUNK)
         )
         rows = connection.execute(statement).all()
-        yield from rows
+        yield from (_Entry(*row) for row in rows)
         if len(rows) < CHUNK:
             return
         last = rows[-1][0]
 
 
-def _apply(
-    replay: _Replay, id_: int, debit: int, credit: int, amount: int, phase: str, pending_id: int | None
-) -> str | None:
-    if phase == "pending":
-        replay.held[id_] = (debit, amount)
-        replay.pending[debit] += amount
+def _apply(replay: _Replay, entry: _Entry) -> str | None:
+    if entry.phase == "pending":
+        replay.held[entry.id] = entry
+        replay.pending[entry.debit] += entry.amount
         return None
-    if pending_id is not None:
-        held = replay.held.pop(pending_id, None)
-        if held is None:
-            return f"transfer {id_} resolves {pending_id}, which is not open"
-        if held[0] != debit or amount > held[1]:
-            return f"transfer {id_} takes more than transfer {pending_id} promised, or from another account"
-        replay.pending[debit] -= held[1]
-    replay.posted[debit] -= amount
-    replay.posted[credit] += amount
+    problem = _follow(replay, entry) if entry.toll_id is not None else None
+    replay.posted[entry.debit] -= entry.amount
+    replay.posted[entry.credit] += entry.amount
+    return problem
+
+
+def _follow(replay: _Replay, entry: _Entry) -> str | None:
+    """Check a transfer against the toll that it belongs to, and take its promise back."""
+    toll = entry.toll_id or 0
+    if entry.kind in ("refund", "adjust"):
+        return None
+    held = replay.held.get(toll)
+    if held is not None and held.kind == entry.kind:
+        del replay.held[toll]
+        replay.pending[held.debit] -= held.amount
+        if held.kind == "fund" and entry.phase == "post":
+            replay.owed[toll] = entry
+        if held.debit != entry.debit or entry.amount > held.amount:
+            return f"transfer {entry.id} takes more than transfer {toll} promised, or from another account"
+        return None
+    paid = replay.owed.pop(toll, None)
+    if paid is None or entry.kind != "charge":
+        return f"transfer {entry.id} resolves {toll}, which is not open"
+    if paid.credit != entry.debit or entry.amount > paid.amount:
+        return f"transfer {entry.id} charges more than payment {toll} brought in, or another account"
     return None
+
+
+def _corrections(connection: Connection) -> str | None:
+    """The first refund or adjustment that gives back more than its toll has earned."""
+    charge, change = _transfer.alias("charge"), _transfer.alias("change")
+    back = case((change.c.credit_account_id == charge.c.debit_account_id, change.c.amount), else_=-change.c.amount)
+    statement = (
+        select(change.c.toll_id)
+        .outerjoin(charge, (charge.c.toll_id == change.c.toll_id) & (charge.c.kind == "charge"))
+        .where(change.c.kind.in_(("refund", "adjust")))
+        .group_by(change.c.toll_id)
+        .having(func.sum(back) > func.coalesce(func.max(charge.c.amount), 0))
+        .order_by(change.c.toll_id)
+        .limit(1)
+    )
+    toll = connection.execute(statement).scalar()
+    return None if toll is None else f"the corrections of toll {toll} give back more than it earned"
 
 
 def _compare(replay: _Replay, accounts: Sequence[Sequence[Any]]) -> str | None:

@@ -8,8 +8,7 @@ Each batch takes a block of ids from a sequence, after it has its locks. So of t
 promise and what resolves it, the later one has the higher id, whichever workers wrote them.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
@@ -21,7 +20,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
 from fastapi_tollbooth.ledger import schema
-from fastapi_tollbooth.ledger.book import Account, Book, Pending, Transfer
+from fastapi_tollbooth.ledger.operations import Names
+from fastapi_tollbooth.ledger.records import Account, Book, Charge, Payment, PaymentRecord, PaymentState, source_key
 from fastapi_tollbooth.ledger.tables import ID_BLOCK
 from fastapi_tollbooth.money import Asset
 
@@ -32,13 +32,25 @@ SELECT {_COLUMNS} FROM tollbooth_account
  ORDER BY id FOR NO KEY UPDATE
 """  # noqa: S608 - our own names
 _BOOKS = f"""SELECT {_COLUMNS} FROM tollbooth_account WHERE "key" = ANY(%s::text[]) AND kind = 'book'"""  # noqa: S608
-_PENDINGS = """
-SELECT t.id, t.debit_account_id, t.credit_account_id, t.amount, t.route, r.phase
+_CHARGES = """
+SELECT t.id, coalesce(r.debit_account_id, t.debit_account_id), coalesce(r.credit_account_id, t.credit_account_id),
+       t.amount, t.route, r.phase, coalesce(r.amount, 0), f.amount,
+       CASE a.credit_account_id WHEN r.credit_account_id THEN a.amount ELSE -a.amount END
   FROM tollbooth_transfer AS t
-  LEFT JOIN tollbooth_transfer AS r ON r.pending_id = t.id
- WHERE t.id = ANY(%s::bigint[]) AND t.phase = 'pending'
+  LEFT JOIN tollbooth_transfer AS r ON r.toll_id = t.id AND r.kind = 'charge'
+  LEFT JOIN tollbooth_transfer AS f ON f.toll_id = t.id AND f.kind = 'refund'
+  LEFT JOIN tollbooth_transfer AS a ON a.toll_id = t.id AND a.kind = 'adjust'
+ WHERE t.id = ANY(%s::bigint[]) AND t.phase = 'pending' AND (t.kind = 'charge' OR r.id IS NOT NULL)
 """
-_SPENT = "SELECT spend_key FROM tollbooth_payment WHERE spend_key = ANY(%s::text[])"
+_PAYERS_OF = "SELECT account_id, rail, asset FROM tollbooth_payment WHERE spend_key = ANY(%s::text[])"
+_PAYMENTS = """
+SELECT p.spend_key, p.rail, p.amount, p.asset, p.payer, p.reference, p.rate, p.expires_at, p.account_id, p.state,
+       p.toll_id, coalesce(r.phase, c.phase)
+  FROM tollbooth_payment AS p
+  LEFT JOIN tollbooth_transfer AS r ON r.toll_id = p.toll_id AND r.kind = 'charge'
+  LEFT JOIN tollbooth_transfer AS c ON c.id = p.toll_id AND c.kind = 'charge'
+ WHERE p.spend_key = ANY(%s::text[])
+"""
 _BLOCK = "SELECT nextval('tollbooth_id')"
 
 # Rows are added in the order of their unique keys, so that two workers adding the same ones cannot wait in a circle.
@@ -49,20 +61,33 @@ SELECT r.*, %s FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s:
 """  # noqa: S608 - our own names
 _ADD_TRANSFERS = """
 INSERT INTO tollbooth_transfer
-       (id, debit_account_id, credit_account_id, amount, kind, phase, pending_id, route, created_at)
+       (id, debit_account_id, credit_account_id, amount, kind, phase, toll_id, route, created_at)
 SELECT r.*, %s FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[],
                            %s::bigint[], %s::text[]) AS r
 """
 _ADD_PAYMENTS = """
-INSERT INTO tollbooth_payment (spend_key, rail, state, account_id, amount, asset, payer, reference, rate, created_at)
+INSERT INTO tollbooth_payment (spend_key, rail, state, account_id, amount, asset, payer, reference, rate, toll_id,
+                               expires_at, updated_at, created_at)
 SELECT r.*, %s FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[],
-                           %s::text[], %s::text[]) AS r ORDER BY 1
+                           %s::text[], %s::text[], %s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS r ORDER BY 1
+"""
+_CHANGE_PAYMENTS = """
+UPDATE tollbooth_payment AS p
+   SET updated_at = %s, state = r.state, amount = r.amount, reference = r.reference, rate = r.rate,
+       toll_id = r.toll_id, expires_at = r.expires_at
+  FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[])
+       AS r (spend_key, state, amount, reference, rate, toll_id, expires_at)
+ WHERE p.spend_key = r.spend_key
 """
 _CHANGE_PAYERS = """
 UPDATE tollbooth_account AS a SET posted = r.posted, pending = r.pending
   FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS r (id, posted, pending) WHERE a.id = r.id
 """
-_CHANGE_BOOK = "UPDATE tollbooth_account SET posted = posted + %s WHERE id = %s"
+_CHANGE_BOOK = "UPDATE tollbooth_account SET posted = posted + %s, pending = pending + %s WHERE id = %s"
+_REVOKE = """
+UPDATE tollbooth_account AS a SET revoked = r.revoked FROM unnest(%s::bigint[], %s::boolean[]) AS r (id, revoked)
+ WHERE a.id = r.id
+"""
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN_ALONE = f"{BEGIN}; SELECT pg_advisory_xact_lock(7305804402)"
@@ -127,71 +152,70 @@ def batching(connection: Connection) -> Iterator[None]:
         raise DBAPIError("a batch", None, error) from error
 
 
-def load(
-    connection: Connection,
-    ids: Collection[int],
-    keys: Collection[str],
-    tolls: Collection[int],
-    spend_keys: Collection[str],
-) -> Book:
-    """Lock the payers of these names; a book with them, the books, pending transfers and spent payments."""
+def load(connection: Connection, names: Names) -> Book:
+    """Lock the payers of these names; a book with them, the service's own books, tolls and payments."""
     execute = _raw(connection).execute
-    names = list(keys)
-    payers = execute(_LOCK_PAYERS, (list(ids), names))
+    ids, keys, spend_keys = names.ids, names.keys, list(names.spend_keys)
+    if spend_keys:
+        # A payment belongs to one account for ever, so whoever holds the account's lock holds the payment's.
+        known = list(execute(_PAYERS_OF, (spend_keys,)))
+        ids = ids.union(account_id for account_id, _, _ in known)
+        keys = keys.union(source_key(rail, Asset(asset)) for _, rail, asset in known)
+    payers = execute(_LOCK_PAYERS, (list(ids), list(keys)))
     # Each a statement of its own behind the lock, so that it sees what was committed while the lock was waited for.
-    books = execute(_BOOKS, (names,))
-    pendings = execute(_PENDINGS, (list(tolls),)) if tolls else None
-    spent = execute(_SPENT, (list(spend_keys),)) if spend_keys else None
+    books = execute(_BOOKS, (list(keys),))
+    charges = execute(_CHARGES, (list(names.tolls),)) if names.tolls else None
+    payments = execute(_PAYMENTS, (spend_keys,)) if spend_keys else None
     ((first_id,),) = execute(_BLOCK)
     book = Book(datetime.now(UTC), first_id)
     book.add(
         Account(id_, key, kind, Asset(asset), posted, pending, revoked, expires_at)
         for id_, key, kind, asset, posted, pending, revoked, expires_at in chain(payers, books)
     )
-    book.spent.update(key for (key,) in spent or ())
-    for id_, debit, credit, amount, route, resolved in pendings or ():
-        transfer = Transfer(id_, debit, credit, amount, "charge", "pending", None, route)
-        book.pendings[id_] = Pending(transfer, resolved)
+    book.charges.update((row[0], Charge(*row)) for row in charges or ())
+    for spend_key, rail, amount, asset, payer, reference, rate, expires_at, account_id, state, toll, delivery in (
+        payments or ()
+    ):
+        payment = Payment(rail, spend_key, amount, Asset(asset), payer, reference, rate, expires_at)
+        book.payments[spend_key] = PaymentRecord(payment, account_id, PaymentState(state), toll, delivery)
     return book
 
 
-def save(connection: Connection, book: Book, changed: Collection[Account]) -> None:
+def save(connection: Connection, book: Book) -> None:
     """Write what the batch added, and the balances that it changed."""
     if len(book.opened) + len(book.transfers) > ID_BLOCK:
         raise ValueError(f"a batch that adds more than {ID_BLOCK} rows")
     execute = _raw(connection).execute
 
-    def add(statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _write(statement: str, rows: Sequence[tuple[Any, ...]], *parameters: Any) -> None:
         if rows:
-            execute(statement, (book.now, *map(_array, zip(*rows, strict=True))))
+            execute(statement, (*parameters, *map(_array, zip(*rows, strict=True))))
 
-    add(
+    _write(
         _ADD_ACCOUNTS,
         [(a.id, a.key, a.kind, a.asset, a.posted, a.pending, a.revoked, a.expires_at) for a in book.opened],
+        book.now,
     )
-    add(
-        _ADD_PAYMENTS,
-        [
-            (p.spend_key, p.rail, "settled", account, p.amount, p.asset, p.payer, p.reference, p.rate)
-            for p, account in book.payments
-        ],
-    )
-    add(_ADD_TRANSFERS, book.transfers)
-    payers = [(account.id, account.posted, account.pending) for account in changed if account.kind == "payer"]
-    if payers:
-        execute(_CHANGE_PAYERS, tuple(map(_array, zip(*payers, strict=True))))
-    for id_, moved in sorted(_moved(book, {account.id for account in changed if account.kind == "book"}).items()):
-        execute(_CHANGE_BOOK, (moved, id_))
+    _write(_ADD_PAYMENTS, [_new_payment(book.payments[key], book.now) for key in book.new_payments], book.now)
+    _write(_CHANGE_PAYMENTS, [_changed_payment(book.payments[key]) for key in book.changed_payments], book.now)
+    _write(_ADD_TRANSFERS, book.transfers, book.now)
+    _write(_REVOKE, list(book.revocations.items()))
+    changes = sorted(book.changes(), key=lambda change: change[0].id)
+    _write(_CHANGE_PAYERS, [(a.id, a.posted, a.pending) for a, _, _ in changes if a.kind == "payer"])
+    for account, posted, pending in changes:
+        if account.kind == "book":
+            execute(_CHANGE_BOOK, (posted, pending, account.id))
 
 
-def _moved(book: Book, ids: Collection[int]) -> dict[int, int]:
-    """What the batch adds to the posted balances of these accounts."""
-    moved: defaultdict[int, int] = defaultdict(int)
-    for transfer in book.transfers:
-        if transfer.phase == "post":
-            moved[transfer.debit_account_id] -= transfer.amount
-            moved[transfer.credit_account_id] += transfer.amount
-    return {id_: moved[id_] for id_ in ids}
+def _new_payment(record: PaymentRecord, now: datetime) -> tuple[Any, ...]:
+    p = record.payment
+    head = (p.spend_key, p.rail, record.state, record.account_id, p.amount, p.asset, p.payer, p.reference, p.rate)
+    return (*head, record.toll, p.expires_at, now)
+
+
+def _changed_payment(record: PaymentRecord) -> tuple[Any, ...]:
+    p = record.payment
+    return (p.spend_key, record.state, p.amount, p.reference, p.rate, record.toll, p.expires_at)
 
 
 def _array(column: Iterable[Any]) -> str:

@@ -16,7 +16,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import StaticPool
 
 from fastapi_tollbooth.ledger import schema
-from fastapi_tollbooth.ledger.book import Account, Book, Pending, Transfer
+from fastapi_tollbooth.ledger.operations import Names
+from fastapi_tollbooth.ledger.records import Account, Book, Charge, Payment, PaymentRecord, PaymentState, source_key
 from fastapi_tollbooth.money import Asset
 
 _LOAD = """
@@ -25,11 +26,16 @@ SELECT
     (SELECT json_group_array(json_array(id, "key", kind, asset, posted, pending, revoked, expires_at))
        FROM tollbooth_account
       WHERE id IN (SELECT value FROM json_each(?)) OR "key" IN (SELECT value FROM json_each(?))),
-    (SELECT json_group_array(json_array(t.id, t.debit_account_id, t.credit_account_id, t.amount, t.route, r.phase))
+    (SELECT json_group_array(json_array(
+            t.id, coalesce(r.debit_account_id, t.debit_account_id), coalesce(r.credit_account_id, t.credit_account_id),
+            t.amount, t.route, r.phase, coalesce(r.amount, 0), f.amount,
+            CASE a.credit_account_id WHEN r.credit_account_id THEN a.amount ELSE -a.amount END))
        FROM json_each(?) AS j
        JOIN tollbooth_transfer AS t ON t.id = j.value AND t.phase = 'pending'
-       LEFT JOIN tollbooth_transfer AS r ON r.pending_id = t.id),
-    (SELECT json_group_array(spend_key) FROM tollbooth_payment WHERE spend_key IN (SELECT value FROM json_each(?)))
+       LEFT JOIN tollbooth_transfer AS r ON r.toll_id = t.id AND r.kind = 'charge'
+       LEFT JOIN tollbooth_transfer AS f ON f.toll_id = t.id AND f.kind = 'refund'
+       LEFT JOIN tollbooth_transfer AS a ON a.toll_id = t.id AND a.kind = 'adjust'
+      WHERE t.kind = 'charge' OR r.id IS NOT NULL)
 """
 
 
@@ -52,10 +58,36 @@ _ADD_PAYMENTS = _insert(
     "payer",
     "reference",
     "rate",
+    "toll_id",
+    "expires_at",
+    "updated_at",
 )
 _CHANGE_ACCOUNTS = """
 UPDATE tollbooth_account
    SET posted = json_extract(j.value, '$[1]'), pending = json_extract(j.value, '$[2]')
+  FROM json_each(?) AS j
+ WHERE tollbooth_account.id = json_extract(j.value, '$[0]')
+"""
+
+_LOAD_PAYMENTS = """
+SELECT json_group_array(json_array(
+           p.spend_key, p.rail, p.amount, p.asset, p.payer, p.reference, p.rate, p.expires_at, p.account_id, p.state,
+           p.toll_id, coalesce(r.phase, c.phase)))
+  FROM tollbooth_payment AS p
+  LEFT JOIN tollbooth_transfer AS r ON r.toll_id = p.toll_id AND r.kind = 'charge'
+  LEFT JOIN tollbooth_transfer AS c ON c.id = p.toll_id AND c.kind = 'charge'
+ WHERE p.spend_key IN (SELECT value FROM json_each(?))
+"""
+_CHANGE_PAYMENTS = """
+UPDATE tollbooth_payment
+   SET state = json_extract(j.value, '$[1]'), amount = json_extract(j.value, '$[2]'),
+       reference = json_extract(j.value, '$[3]'), rate = json_extract(j.value, '$[4]'),
+       toll_id = json_extract(j.value, '$[5]'), expires_at = json_extract(j.value, '$[6]'), updated_at = ?
+  FROM json_each(?) AS j
+ WHERE tollbooth_payment.spend_key = json_extract(j.value, '$[0]')
+"""
+_REVOKE = """
+UPDATE tollbooth_account SET revoked = json_extract(j.value, '$[1]')
   FROM json_each(?) AS j
  WHERE tollbooth_account.id = json_extract(j.value, '$[0]')
 """
@@ -73,7 +105,7 @@ def _add_transfers(size: int) -> str:
     columns = ", ".join(f"column{index + 1}" for index in range(_TRANSFER_COLUMNS))
     return (
         "INSERT INTO tollbooth_transfer "  # noqa: S608 - our own names
-        "(id, debit_account_id, credit_account_id, amount, kind, phase, pending_id, route, created_at) "
+        "(id, debit_account_id, credit_account_id, amount, kind, phase, toll_id, route, created_at) "
         f"SELECT {columns}, ? FROM (VALUES {', '.join([row] * size)}) WHERE column1 IS NOT NULL"
     )
 
@@ -114,53 +146,72 @@ def batching(_connection: Connection) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def load(
-    connection: Connection,
-    ids: Collection[int],
-    keys: Collection[str],
-    tolls: Collection[int],
-    spend_keys: Collection[str],
-) -> Book:
-    """A book with the accounts, pending transfers and spent payments of these names."""
-    names = tuple(json.dumps(list(part)) for part in (ids, keys, tolls, spend_keys))
-    last_id, *parts = connection.exec_driver_sql(_LOAD, names).one()
-    accounts, pendings, spent = map(json.loads, parts)
-    book = Book(datetime.now(UTC), last_id + 1, spent=set(spent))
+def load(connection: Connection, names: Names) -> Book:
+    """A book with the accounts, tolls and payments of these names, and the accounts behind the payments."""
+    payments = _payments(connection, names.spend_keys) if names.spend_keys else []
+    ids = names.ids.union(record.account_id for record in payments)
+    keys = names.keys.union(source_key(record.payment.rail, record.payment.asset) for record in payments)
+    parameters = tuple(json.dumps(list(part)) for part in (ids, keys, names.tolls))
+    last_id, *parts = connection.exec_driver_sql(_LOAD, parameters).one()
+    accounts, charges = map(json.loads, parts)
+    book = Book(datetime.now(UTC), last_id + 1)
     book.add(
         Account(id_, key, kind, Asset(asset), posted, pending, bool(revoked), _moment(expires_at))
         for id_, key, kind, asset, posted, pending, revoked, expires_at in accounts
     )
-    for id_, debit, credit, amount, route, resolved in pendings:
-        transfer = Transfer(id_, debit, credit, amount, "charge", "pending", None, route)
-        book.pendings[id_] = Pending(transfer, resolved)
+    book.charges.update((row[0], Charge(*row)) for row in charges)
+    book.payments.update((record.payment.spend_key, record) for record in payments)
     return book
 
 
-def save(connection: Connection, book: Book, changed: Collection[Account]) -> None:
+def _payments(connection: Connection, spend_keys: Collection[str]) -> list[PaymentRecord]:
+    rows = json.loads(connection.exec_driver_sql(_LOAD_PAYMENTS, (json.dumps(list(spend_keys)),)).scalar_one())
+    return [
+        PaymentRecord(
+            Payment(rail, spend_key, amount, Asset(asset), payer, reference, rate, _moment(expires_at)),
+            account_id,
+            PaymentState(state),
+            toll,
+            delivery,
+        )
+        for spend_key, rail, amount, asset, payer, reference, rate, expires_at, account_id, state, toll, delivery in (
+            rows
+        )
+    ]
+
+
+def save(connection: Connection, book: Book) -> None:
     """Write what the batch added, and the balances that it changed."""
     now = _text(book.now)
 
-    def add(statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _write(statement: str, rows: Sequence[tuple[Any, ...]], *parameters: Any) -> None:
         if rows:
-            connection.exec_driver_sql(statement, (now, json.dumps(rows)))
+            connection.exec_driver_sql(statement, (*parameters, json.dumps(rows)))
 
-    add(
+    _write(
         _ADD_ACCOUNTS,
         [(a.id, a.key, a.kind, a.asset, a.posted, a.pending, a.revoked, _text(a.expires_at)) for a in book.opened],
+        now,
     )
-    if changed:
-        balances = json.dumps([(account.id, account.posted, account.pending) for account in changed])
-        connection.exec_driver_sql(_CHANGE_ACCOUNTS, (balances,))
-    size = 1 << (len(book.transfers) - 1).bit_length()
-    padding = (None,) * (_TRANSFER_COLUMNS * (size - len(book.transfers)))
-    connection.exec_driver_sql(_add_transfers(size), (now, *chain.from_iterable(book.transfers), *padding))
-    add(
-        _ADD_PAYMENTS,
-        [
-            (p.spend_key, p.rail, "settled", account, p.amount, p.asset, p.payer, p.reference, p.rate)
-            for p, account in book.payments
-        ],
-    )
+    _write(_CHANGE_ACCOUNTS, [(account.id, account.posted, account.pending) for account, _, _ in book.changes()])
+    _write(_REVOKE, list(book.revocations.items()))
+    if book.transfers:
+        size = 1 << (len(book.transfers) - 1).bit_length()
+        padding = (None,) * (_TRANSFER_COLUMNS * (size - len(book.transfers)))
+        connection.exec_driver_sql(_add_transfers(size), (now, *chain.from_iterable(book.transfers), *padding))
+    _write(_ADD_PAYMENTS, [_new_payment(book.payments[key], now) for key in book.new_payments], now)
+    _write(_CHANGE_PAYMENTS, [_changed_payment(book.payments[key]) for key in book.changed_payments], now)
+
+
+def _new_payment(record: PaymentRecord, now: str | None) -> tuple[Any, ...]:
+    p = record.payment
+    head = (p.spend_key, p.rail, record.state, record.account_id, p.amount, p.asset, p.payer, p.reference, p.rate)
+    return (*head, record.toll, _text(p.expires_at), now)
+
+
+def _changed_payment(record: PaymentRecord) -> tuple[Any, ...]:
+    p = record.payment
+    return (p.spend_key, record.state, p.amount, p.reference, p.rate, record.toll, _text(p.expires_at))
 
 
 def _text(moment: datetime | None) -> str | None:

@@ -4,7 +4,7 @@ Synchronous, and used by one thread at a time: the writer's.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
@@ -14,20 +14,9 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.ledger import schema, sqlite
-from fastapi_tollbooth.ledger.book import (
-    Account,
-    Book,
-    Capture,
-    Fund,
-    Operation,
-    Outcome,
-    Pending,
-    Refused,
-    Void,
-    apply,
-    keys_of,
-    revenue_key,
-)
+from fastapi_tollbooth.ledger.book import apply
+from fastapi_tollbooth.ledger.operations import Names, Operation, Outcome, Refused
+from fastapi_tollbooth.ledger.records import Book, Charge, revenue_key
 from fastapi_tollbooth.money import Asset
 
 try:
@@ -65,17 +54,10 @@ class Dialect(Protocol):
     def batching(self, connection: Connection) -> AbstractContextManager[None]:
         """Inside, statements may travel together; the last of them have run when it is left."""
 
-    def load(
-        self,
-        connection: Connection,
-        ids: Collection[int],
-        keys: Collection[str],
-        tolls: Collection[int],
-        spend_keys: Collection[str],
-    ) -> Book:
+    def load(self, connection: Connection, names: Names) -> Book:
         """What the journal says of these names, as nobody else can change it until the transaction ends."""
 
-    def save(self, connection: Connection, book: Book, changed: Collection[Account]) -> None:
+    def save(self, connection: Connection, book: Book) -> None:
         """Write what the batch added, and the balances that it changed."""
 
 
@@ -98,7 +80,7 @@ class Store:
         self._connection: Connection | None = None
         # What this process has promised and not yet resolved. Should another process resolve one first, the unique
         # index on resolutions fails the batch, this memory is dropped, and the next try loads the truth.
-        self._open: dict[int, Pending] = {}
+        self._open: dict[int, Charge] = {}
 
     def transact(self, groups: Sequence[Sequence[Operation]]) -> list[list[Outcome]]:
         """Run groups of operations in order, in one durable transaction; a group stops at its first refusal."""
@@ -114,43 +96,28 @@ class Store:
         operations = [operation for group in groups for operation in group]
         with self._transaction(self._dialect.BEGIN, batching=True) as connection:
             book = self._load(connection, operations)
-            before = {account.id: (account.posted, account.pending) for account in book.accounts.values()}
             outcomes = [_apply_group(book, group) for group in groups]
-            if book.transfers:
-                changed = [
-                    account
-                    for account in book.accounts.values()
-                    if account.id in before and before[account.id] != (account.posted, account.pending)
-                ]
-                self._dialect.save(connection, book, changed)
+            if book.is_changed:
+                self._dialect.save(connection, book)
         self._remember(book)
         return outcomes
 
     def _load(self, connection: Connection, operations: Sequence[Operation]) -> Book:
-        ids: set[int] = set()
-        keys: set[str] = set(_STANDING_KEYS)
-        tolls: set[int] = set()
-        spend_keys: set[str] = set()
+        names = Names(set(), set(_STANDING_KEYS), set(), set())
         for operation in operations:
-            keys.update(keys_of(operation))
-            if isinstance(operation, Fund):
-                spend_keys.add(operation.payment.spend_key)
-                continue
-            if isinstance(operation.account, int):
-                ids.add(operation.account)
-            if isinstance(operation, Capture | Void):
-                tolls.add(operation.toll)
-        known = {toll: self._open[toll] for toll in tolls if toll in self._open}
-        book = self._dialect.load(connection, ids, keys, tolls - known.keys(), spend_keys)
-        book.pendings.update(known)
+            names.add(operation)
+        known = {toll: self._open[toll] for toll in names.tolls if toll in self._open}
+        names.tolls.difference_update(known)
+        book = self._dialect.load(connection, names)
+        book.charges.update(known)
         return book
 
     def _remember(self, book: Book) -> None:
-        for toll, pending in book.pendings.items():
-            if pending.resolved_by is not None:
+        for toll, charge in book.charges.items():
+            if charge.resolved_by is not None:
                 self._open.pop(toll, None)
             elif len(self._open) < OPEN_TOLLS:
-                self._open[toll] = pending
+                self._open[toll] = charge
 
     def execute(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction of its own, beside which no other process executes any."""

@@ -14,7 +14,7 @@ from functools import partial
 from sqlalchemy import Connection, func, insert, or_, select, update
 
 from fastapi_tollbooth.errors import Unavailable
-from fastapi_tollbooth.ledger.book import Resolved, Void
+from fastapi_tollbooth.ledger.operations import Resolved, Void
 from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.ledger.writer import Ledger
 
@@ -88,9 +88,9 @@ def _find(connection: Connection, looked_up_to: int, oldest: datetime) -> tuple[
         return looked_up_to, []
     open_tolls = (
         select(_transfer.c.debit_account_id, _transfer.c.id)
-        .outerjoin(_resolution, _resolution.c.pending_id == _transfer.c.id)
+        .outerjoin(_resolution, (_resolution.c.toll_id == _transfer.c.id) & (_resolution.c.kind == "charge"))
         .where(_transfer.c.id > looked_up_to, _transfer.c.id <= last)
-        .where(_transfer.c.phase == "pending", _resolution.c.id.is_(None))
+        .where(_transfer.c.phase == "pending", _transfer.c.kind == "charge", _resolution.c.id.is_(None))
         .order_by(_transfer.c.id)
         .limit(LIMIT)
     )

@@ -70,15 +70,26 @@ class TransferRow(TollboothTable, table=True):
     __tablename__ = "tollbooth_transfer"
     __table_args__ = (
         CheckConstraint("amount >= 0", name="amount_not_negative"),
-        CheckConstraint("(pending_id IS NULL) = (phase = 'pending' OR kind = 'fund')", name="resolves_a_pending"),
+        CheckConstraint("phase <> 'pending' OR toll_id IS NULL", name="promise_is_its_own_toll"),
+        CheckConstraint("phase = 'pending' OR kind = 'fund' OR toll_id IS NOT NULL", name="names_its_toll"),
+        # Finds what has become of a toll, and lets it be resolved, refunded and reconciled once each.
         Index(
-            "uq_tollbooth_transfer_pending_id",
-            "pending_id",
+            "uq_tollbooth_transfer_toll_id_kind",
+            "toll_id",
+            "kind",
             unique=True,
-            sqlite_where=text("pending_id IS NOT NULL"),
-            postgresql_where=text("pending_id IS NOT NULL"),
+            sqlite_where=text("toll_id IS NOT NULL"),
+            postgresql_where=text("toll_id IS NOT NULL"),
         ),
+        # The statement of an account: what it paid, and the far fewer rows of what it received.
         Index("ix_tollbooth_transfer_debit_account_id_id", "debit_account_id", "id"),
+        Index(
+            "ix_tollbooth_transfer_credit_account_id_id",
+            "credit_account_id",
+            "id",
+            sqlite_where=text("kind <> 'charge'"),
+            postgresql_where=text("kind <> 'charge'"),
+        ),
     )
 
     id: int = Field(sa_column=_key())
@@ -87,7 +98,7 @@ class TransferRow(TollboothTable, table=True):
     amount: int = Field(sa_type=BigInteger)
     kind: str = Field(sa_type=AutoString)
     phase: str = Field(sa_type=AutoString)
-    pending_id: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    toll_id: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
     route: str | None = Field(default=None, sa_type=AutoString)
     created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
 
@@ -96,6 +107,17 @@ class PaymentRow(TollboothTable, table=True):
     """One external payment. The spend key stays for ever: it is what makes a payment count once."""
 
     __tablename__ = "tollbooth_payment"
+    __table_args__ = (
+        # What the sweeper looks for: the few payments whose money is still on its way.
+        Index(
+            "ix_tollbooth_payment_unsettled",
+            "updated_at",
+            sqlite_where=text("state IN ('claimed', 'settling', 'unknown')"),
+            postgresql_where=text("state IN ('claimed', 'settling', 'unknown')"),
+        ),
+        # The payments behind an account, in its statement.
+        Index("ix_tollbooth_payment_account_id", "account_id"),
+    )
 
     spend_key: str = Field(sa_type=AutoString, primary_key=True)
     rail: str = Field(sa_type=AutoString)
@@ -106,6 +128,20 @@ class PaymentRow(TollboothTable, table=True):
     payer: str = Field(sa_type=AutoString)
     reference: str | None = Field(default=None, sa_type=AutoString)
     rate: str | None = Field(default=None, sa_type=AutoString)
+    toll_id: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    expires_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=True))
+    created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    updated_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+
+
+class CheckpointRow(TollboothTable, table=True):
+    """What an account held up to a transfer, where the transfers before were archived."""
+
+    __tablename__ = "tollbooth_checkpoint"
+
+    account_id: int = Field(sa_column=Column(BigInteger, ForeignKey("tollbooth_account.id"), primary_key=True))
+    up_to: int = Field(sa_type=BigInteger)
+    posted: int = Field(sa_type=BigInteger)
     created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
 
 

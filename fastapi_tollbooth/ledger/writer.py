@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from fastapi_tollbooth.errors import ConfigurationError, Unavailable
-from fastapi_tollbooth.ledger.book import Authorized, Operation, Outcome, Void
+from fastapi_tollbooth.ledger.operations import Authorized, Operation, Outcome, Void
 from fastapi_tollbooth.ledger.store import Store
 
 logger = logging.getLogger("fastapi_tollbooth.ledger")

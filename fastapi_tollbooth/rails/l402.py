@@ -14,7 +14,8 @@ from typing import Any
 from fastapi_tollbooth.bounded import Bounded
 from fastapi_tollbooth.errors import ConfigurationError, CredentialRefused, Forbidden, RailUnavailable, Unavailable
 from fastapi_tollbooth.keys import KeyRing
-from fastapi_tollbooth.ledger.book import Authorize, Authorized, Capture, Fund, Outcome, Payment, Reason, Refused, Void
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Outcome, Reason, Refused, Void
+from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import Invoice, InvoiceState, LightningBackend, LightningUnavailable
 from fastapi_tollbooth.lightning.checking import request_invoice

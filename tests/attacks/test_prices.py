@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_tollbooth import Asset, ConfigurationError, Money, priced
-from fastapi_tollbooth.ledger.book import Authorize, Book, Fund, Payment, Reason, Refused, apply
+from fastapi_tollbooth.ledger.book import apply
+from fastapi_tollbooth.ledger.operations import Authorize, Fund, Reason, Refused
+from fastapi_tollbooth.ledger.records import Book, Payment
 from fastapi_tollbooth.money import MAX_AMOUNT, Rate
 from fastapi_tollbooth.testing import FakeTollbooth
 from tests.shop import Shop

@@ -1,0 +1,218 @@
+"""What the ledger is made of, and the working set of one batch. Pure.
+
+Every transfer takes ``amount`` from its debit account and gives it to its credit account, so the posted balances of all
+accounts of one asset always sum to zero. What a payer has is ``posted``; what of it is promised to tolls that are still
+running is ``pending``; what can be spent is the difference, and it never falls below zero.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from fastapi_tollbooth.money import Asset, Money
+
+Kind = Literal["fund", "charge", "refund", "adjust"]
+"""Why money moved. An adjustment corrects a charge to what it really cost, once that is known."""
+
+Phase = Literal["pending", "post", "void"]
+"""What a transfer does to the balances: promise, settle (a promise, where there was one), or take a promise back."""
+
+AccountKind = Literal["payer", "book"]
+"""Payers may not fall below zero. Books are the service's own side: money received and money earned."""
+
+
+class PaymentState(StrEnum):
+    """How far an external payment has come.
+
+    ``CLAIMED``: one request works for it. ``SETTLING``: somebody outside was asked to move the money. ``UNKNOWN``: they
+    did not answer. ``SETTLED``: the money is here. ``RELEASED`` and ``FAILED``: it is not and nobody asks for it, so it
+    may be claimed again; the second because it was refused.
+    """
+
+    CLAIMED = "claimed"
+    SETTLING = "settling"
+    UNKNOWN = "unknown"
+    SETTLED = "settled"
+    RELEASED = "released"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Account:
+    """One account of the ledger; amounts in the smallest unit of its asset."""
+
+    id: int
+    key: str
+    kind: AccountKind
+    asset: Asset
+    posted: int = 0
+    pending: int = 0
+    revoked: bool = False
+    expires_at: datetime | None = None
+
+    @property
+    def available(self) -> int:
+        """What can be spent now."""
+        return self.posted - self.pending
+
+    @property
+    def balance(self) -> Money:
+        """What can be spent now, as money."""
+        return Money(self.available, self.asset)
+
+
+class Transfer(NamedTuple):
+    """One row of the append-only journal, written at its book's ``now``.
+
+    A promise has no ``toll_id``: its own id is the toll's. Everything that follows from it carries that id, at most one
+    transfer of each kind.
+    """
+
+    id: int
+    debit_account_id: int
+    credit_account_id: int
+    amount: int
+    kind: Kind
+    phase: Phase
+    toll_id: int | None
+    route: str | None
+
+
+class Charge(NamedTuple):
+    """What the journal says of one toll: what was promised, and what has become of it.
+
+    ``adjusted`` is signed: above zero when the payer was charged more afterwards.
+    """
+
+    toll: int
+    account_id: int
+    revenue_id: int
+    held: int
+    route: str | None
+    resolved_by: Phase | None = None
+    posted: int = 0
+    refunded: int | None = None
+    adjusted: int | None = None
+
+    @property
+    def earned(self) -> int:
+        """What the toll has cost so far, corrections included."""
+        return self.posted + (self.adjusted or 0) - (self.refunded or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One external payment. ``spend_key`` is unique for ever: the same money never funds twice.
+
+    ``expires_at`` is when the payer's promise of it lapses, for payments that are claimed before they are settled.
+    """
+
+    rail: str
+    spend_key: str
+    amount: int
+    asset: Asset
+    payer: str
+    reference: str | None = None
+    rate: str | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class PaymentRecord:
+    """A payment as the ledger holds it. ``delivery`` says how the last toll that it paid for ended, if it has ended."""
+
+    payment: Payment
+    account_id: int
+    state: PaymentState
+    toll: int | None = None
+    delivery: Phase | None = None
+
+
+@dataclass(slots=True)
+class Book:
+    """The working set of one batch: what was loaded, and the rows that the batch adds or changes."""
+
+    now: datetime
+    next_id: int
+    accounts: dict[int, Account] = field(default_factory=dict)
+    charges: dict[int, Charge] = field(default_factory=dict)
+    payments: dict[str, PaymentRecord] = field(default_factory=dict)
+    opened: list[Account] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
+    new_payments: list[str] = field(default_factory=list)
+    changed_payments: set[str] = field(default_factory=set)
+    revocations: dict[int, bool] = field(default_factory=dict)
+    _loaded: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _by_key: dict[str, Account] = field(default_factory=dict)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.transfers or self.changed_payments or self.revocations or self.opened)
+
+    def add(self, accounts: Iterable[Account]) -> None:
+        """Put loaded accounts into the book."""
+        for account in accounts:
+            self.accounts[account.id] = self._by_key[account.key] = account
+            self._loaded[account.id] = (account.posted, account.pending)
+
+    def changes(self) -> Iterator[tuple[Account, int, int]]:
+        """The loaded accounts whose balances changed, with what was added to posted and to pending."""
+        for id_, (posted, pending) in self._loaded.items():
+            account = self.accounts[id_]
+            if account.posted != posted or account.pending != pending:
+                yield account, account.posted - posted, account.pending - pending
+
+    def find(self, account: int | str) -> Account | None:
+        """The account of that id or key, if the book holds it."""
+        return self.accounts.get(account) if isinstance(account, int) else self._by_key.get(account)
+
+    def open(self, key: str, kind: AccountKind, asset: Asset, expires_at: datetime | None = None) -> Account:
+        """The account of that key, opened empty when there is none."""
+        account = self._by_key.get(key)
+        if account is None:
+            account = Account(self._allocate_id(), key, kind, asset, expires_at=expires_at)
+            self.accounts[account.id] = self._by_key[key] = account
+            self.opened.append(account)
+        return account
+
+    def write(
+        self,
+        debit: int,
+        credit: int,
+        amount: int,
+        kind: Kind,
+        phase: Phase,
+        toll_id: int | None = None,
+        route: str | None = None,
+    ) -> int:
+        """Add a transfer to the journal; its id. Balances are the caller's to move."""
+        transfer = Transfer(self._allocate_id(), debit, credit, amount, kind, phase, toll_id, route)
+        self.transfers.append(transfer)
+        return transfer.id
+
+    def record(self, payment: PaymentRecord) -> None:
+        """Put a new payment into the book, or mark a known one as changed."""
+        spend_key = payment.payment.spend_key
+        if spend_key not in self.payments:
+            self.payments[spend_key] = payment
+            self.new_payments.append(spend_key)
+        elif spend_key not in self.new_payments:
+            self.changed_payments.add(spend_key)
+
+    def _allocate_id(self) -> int:
+        allocated = self.next_id
+        self.next_id += 1
+        return allocated
+
+
+def revenue_key(asset: Asset) -> str:
+    """The key of the account that earns what tolls of this asset cost."""
+    return f"revenue:{asset}"
+
+
+def source_key(rail: str, asset: Asset) -> str:
+    """The key of the account that stands for the world outside: what a rail has brought in."""
+    return f"source:{rail}:{asset}"

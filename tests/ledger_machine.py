@@ -1,0 +1,293 @@
+"""A state machine for the ledger: any order of operations, checked against a model that knows nothing of the rules.
+
+Whoever keeps the books (the pure rules, a store on a database) is a `Keeper`.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+
+from fastapi_tollbooth import Asset, Money
+from fastapi_tollbooth.ledger.operations import (
+    Authorize,
+    Authorized,
+    BeginSettlement,
+    Capture,
+    Claim,
+    Claimed,
+    CompleteSettlement,
+    Corrected,
+    EndClaim,
+    Fund,
+    Funded,
+    Moved,
+    Operation,
+    Outcome,
+    Reconcile,
+    Refund,
+    Refused,
+    Resolved,
+    Revoke,
+    Void,
+)
+from fastapi_tollbooth.ledger.records import Payment, PaymentState
+
+ACCOUNTS = ("a", "b", "c")
+PAYERS = ("x", "y")
+EXPIRED = "expired"
+
+
+class Keeper(Protocol):
+    """Keeps the books of one run."""
+
+    def run(self, operation: Operation) -> Outcome:
+        """Apply one operation."""
+        ...
+
+    def crash(self) -> None:
+        """Forget everything that is not written down."""
+        ...
+
+    def balances(self) -> dict[str, tuple[int, int]]:
+        """What is written down: posted and pending of every account, by key."""
+        ...
+
+    def problem(self) -> str | None:
+        """What a replay of the journal finds wrong."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
+        ...
+
+
+@dataclass
+class ModelToll:
+    """What the model knows of one toll."""
+
+    account: str
+    account_id: int
+    held: int
+    state: str = "open"
+    posted: int = 0
+    refunded: int | None = None
+    adjusted: int | None = None
+
+    @property
+    def earned(self) -> int:
+        return self.posted + (self.adjusted or 0) - (self.refunded or 0)
+
+
+@dataclass
+class ModelPayment:
+    """What the model knows of one claimed payment."""
+
+    payer: str
+    amount: int
+    state: PaymentState | None = None
+    claim: int = 0
+    toll: int | None = None
+
+
+def usd(amount: int) -> Money:
+    return Money(amount, Asset.USD)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Any order of operations keeps the promises of the ledger."""
+
+    tolls: Bundle[int] = Bundle("tolls")
+    nonces = st.integers(1, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keeper = self.make_keeper()
+        self.funded: dict[str, int] = {}
+        self.revoked: set[str] = set()
+        self.model: dict[int, ModelToll] = {}
+        self.payments: dict[int, ModelPayment] = {}
+        self.spent = 0
+
+    def make_keeper(self) -> Keeper:
+        raise NotImplementedError
+
+    def teardown(self) -> None:
+        self.keeper.close()
+
+    # ── what the model expects ────────────────────────────────────────────────────────────────────────────────────────
+
+    def available(self, account: str) -> int:
+        return self.funded.get(account, 0) - sum(
+            toll.held if toll.state == "open" else toll.earned
+            for toll in self.model.values()
+            if toll.account == account
+        )
+
+    # ── prepaid ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @rule(account=st.sampled_from(ACCOUNTS), amount=st.integers(0, 1_000), again=st.booleans())
+    def fund(self, account: str, amount: int, again: bool) -> None:
+        self.spent += 0 if again and self.spent else 1
+        payment = Payment("l402", f"p{self.spent}", amount, Asset.USD, account)
+        outcome = self.keeper.run(Fund(account, usd(amount), payment))
+        if isinstance(outcome, Funded) and outcome.new:
+            self.funded[account] = self.funded.get(account, 0) + amount
+
+    @rule(amount=st.integers(1, 100))
+    def fund_with_an_expiry(self, amount: int) -> None:
+        self.spent += 1
+        payment = Payment("l402", f"p{self.spent}", amount, Asset.USD, EXPIRED)
+        past = datetime.now(UTC) - timedelta(days=3650)
+        outcome = self.keeper.run(Fund(EXPIRED, usd(amount), payment, past))
+        assert isinstance(outcome, Funded)
+        self.funded[EXPIRED] = self.funded.get(EXPIRED, 0) + amount
+        assert isinstance(self.keeper.run(Authorize(EXPIRED, usd(1), "/")), Refused)
+
+    @rule(target=tolls, account=st.sampled_from(ACCOUNTS), amount=st.integers(0, 400))
+    def authorize(self, account: str, amount: int) -> Any:
+        possible = account in self.funded and account not in self.revoked and self.available(account) >= amount
+        outcome = self.keeper.run(Authorize(account, usd(amount), "/"))
+        assert isinstance(outcome, Authorized) is possible
+        if not isinstance(outcome, Authorized):
+            return multiple()
+        self.model[outcome.toll] = ModelToll(account, outcome.account_id, amount)
+        assert outcome.balance.amount == self.available(account)
+        return outcome.toll
+
+    @rule(toll=tolls, part=st.none() | st.integers(0, 400))
+    def capture(self, toll: int, part: int | None) -> None:
+        known = self.model[toll]
+        outcome = self.keeper.run(Capture(known.account_id, toll, part))
+        if known.state == "open" and (part is None or part <= known.held):
+            known.state, known.posted = "post", known.held if part is None else part
+            assert outcome == Resolved("post")
+
+    @rule(toll=tolls)
+    def void(self, toll: int) -> None:
+        known = self.model[toll]
+        outcome = self.keeper.run(Void(known.account_id, toll))
+        if known.state == "open":
+            known.state = "void"
+            assert outcome == Resolved("void")
+
+    @rule(toll=tolls, part=st.none() | st.integers(0, 400))
+    def refund(self, toll: int, part: int | None) -> None:
+        known = self.model[toll]
+        outcome = self.keeper.run(Refund(known.account_id, toll, part))
+        possible = known.state == "post" and (known.refunded is not None or part is None or part <= known.earned)
+        assert isinstance(outcome, Corrected) is possible
+        if possible and known.refunded is None:
+            known.refunded = known.earned if part is None else part
+
+    @rule(toll=tolls, actual=st.integers(-5, 500))
+    def reconcile(self, toll: int, actual: int) -> None:
+        known = self.model[toll]
+        before = self.available(known.account)
+        outcome = self.keeper.run(Reconcile(known.account_id, toll, actual))
+        assert isinstance(outcome, Corrected) is (known.state == "post")
+        if isinstance(outcome, Corrected) and known.adjusted is None:
+            assert outcome.new
+            known.adjusted = outcome.earned.amount - known.earned
+            assert 0 <= known.earned <= known.held
+            if known.refunded is None and min(max(0, actual), known.held) - known.posted <= before:
+                assert known.earned == min(max(0, actual), known.held)
+
+    @rule(account=st.sampled_from((*ACCOUNTS, *PAYERS)), revoked=st.booleans())
+    def revoke(self, account: str, revoked: bool) -> None:
+        outcome = self.keeper.run(Revoke(account, revoked))
+        if not isinstance(outcome, Refused):
+            (self.revoked.add if revoked else self.revoked.discard)(account)
+
+    # ── one payment for one request ───────────────────────────────────────────────────────────────────────────────────
+
+    @rule(target=tolls, nonce=nonces, price=st.integers(1, 60), amount=st.integers(1, 50))
+    def claim(self, nonce: int, price: int, amount: int) -> Any:
+        payer = PAYERS[nonce % 2]
+        known = self.payments.setdefault(nonce, ModelPayment(payer, amount))
+        free = known.state in (None, PaymentState.RELEASED, PaymentState.FAILED)
+        delivered = None if known.toll is None else self.model[known.toll].state
+        owed = known.state is PaymentState.SETTLED and delivered in (None, "void")
+        payment = Payment("x402", f"x402:{nonce}", amount, Asset.USD, payer)
+        outcome = self.keeper.run(Claim(payment, payer, usd(price), "/x"))
+        worth = amount if free else known.amount
+        assert isinstance(outcome, Claimed) is ((free or owed) and price <= worth and payer not in self.revoked)
+        if not isinstance(outcome, Claimed):
+            return multiple()
+        assert outcome.settled is owed
+        known.claim = outcome.toll
+        if owed:
+            known.toll = outcome.toll
+            self.model[outcome.toll] = ModelToll(payer, outcome.account_id, price)
+            return outcome.toll
+        known.state, known.amount, known.toll = PaymentState.CLAIMED, amount, None
+        return multiple()
+
+    @rule(nonce=nonces)
+    def begin(self, nonce: int) -> None:
+        known = self.payments.get(nonce)
+        outcome = self.keeper.run(BeginSettlement(f"x402:{nonce}", known.claim if known else 0))
+        if known is not None and known.state is PaymentState.CLAIMED:
+            known.state = PaymentState.SETTLING
+            assert outcome == Moved(PaymentState.SETTLING)
+
+    @rule(target=tolls, nonce=nonces, charge=st.none() | st.integers(0, 60))
+    def complete(self, nonce: int, charge: int | None) -> Any:
+        known = self.payments.get(nonce)
+        asked = None if charge is None else usd(charge)
+        outcome = self.keeper.run(CompleteSettlement(f"x402:{nonce}", "0xabc", asked))
+        if known is None or known.state not in (PaymentState.SETTLING, PaymentState.UNKNOWN):
+            return multiple()
+        assert (outcome == Moved(PaymentState.SETTLED)) is (charge is None or charge <= known.amount)
+        if isinstance(outcome, Refused):
+            return multiple()
+        known.state = PaymentState.SETTLED
+        self.funded[known.payer] = self.funded.get(known.payer, 0) + known.amount
+        if charge is None:
+            return multiple()
+        account_id = self.id_of(known.payer)
+        known.toll = known.claim
+        self.model[known.claim] = ModelToll(known.payer, account_id, known.amount, "post", charge)
+        return known.claim
+
+    def id_of(self, payer: str) -> int:
+        outcome = self.keeper.run(Revoke(payer, payer in self.revoked))
+        assert not isinstance(outcome, Refused)
+        return outcome.account_id  # type: ignore[union-attr]
+
+    @rule(nonce=nonces, state=st.sampled_from((PaymentState.RELEASED, PaymentState.FAILED, PaymentState.UNKNOWN)))
+    def end(self, nonce: int, state: Any) -> None:
+        known = self.payments.get(nonce)
+        outcome = self.keeper.run(EndClaim(f"x402:{nonce}", known.claim if known else 0, state))
+        if known is None or isinstance(outcome, Refused):
+            return
+        assert known.state is state or (known.state, state) in {
+            (PaymentState.CLAIMED, PaymentState.RELEASED),
+            (PaymentState.SETTLING, PaymentState.FAILED),
+            (PaymentState.SETTLING, PaymentState.UNKNOWN),
+            (PaymentState.UNKNOWN, PaymentState.FAILED),
+        }
+        known.state = state
+
+    # ── always ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @rule()
+    def crash(self) -> None:
+        """What is written down is all that is needed to go on."""
+        self.keeper.crash()
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        balances = self.keeper.balances()
+        assert sum(posted for posted, _ in balances.values()) == 0
+        expected: dict[str, tuple[int, int]] = {}
+        for account in self.funded:
+            pending = sum(t.held for t in self.model.values() if t.account == account and t.state == "open")
+            expected[account] = (self.available(account) + pending, pending)
+        for account, (posted, pending) in expected.items():
+            assert balances[account] == (posted, pending)
+            assert 0 <= pending <= posted
+        assert balances.get("revenue:USD", (0, 0))[0] == sum(toll.earned for toll in self.model.values())
+        assert self.keeper.problem() is None

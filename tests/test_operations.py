@@ -1,0 +1,46 @@
+from fastapi_tollbooth import Asset, Money
+from fastapi_tollbooth.ledger.operations import (
+    Authorize,
+    BeginSettlement,
+    Capture,
+    Claim,
+    CompleteSettlement,
+    EndClaim,
+    Fund,
+    Names,
+    Operation,
+    Reconcile,
+    Refund,
+    Revoke,
+    Void,
+)
+from fastapi_tollbooth.ledger.records import Payment, PaymentState
+
+DOLLAR = Money(1_000_000, Asset.USD)
+PAYMENT = Payment("x402", "x402:1", 1_000_000, Asset.USD, "x402:payer")
+
+
+def named(*operations: Operation) -> Names:
+    names = Names(set(), set(), set(), set())
+    for operation in operations:
+        names.add(operation)
+    return names
+
+
+def test_what_a_batch_has_to_load() -> None:
+    assert named(Authorize(7, DOLLAR, "/"), Authorize("l402:aa", DOLLAR, "/"), Revoke("l402:bb")) == (
+        {7},
+        {"l402:aa", "l402:bb"},
+        set(),
+        set(),
+    )
+    for about_a_toll in (Capture(1, 2), Void(1, 2), Refund(1, 2), Reconcile(1, 2, 3)):
+        assert named(about_a_toll) == ({1}, set(), {2}, set())
+    for funding in (Fund("a", DOLLAR, PAYMENT), Claim(PAYMENT, "a", DOLLAR, "/")):
+        assert named(funding) == (set(), {"a", "source:x402:USD"}, set(), {"x402:1"})
+    for about_a_payment in (
+        BeginSettlement("x402:1", 2),
+        CompleteSettlement("x402:1"),
+        EndClaim("x402:1", 2, PaymentState.FAILED),
+    ):
+        assert named(about_a_payment) == (set(), set(), set(), {"x402:1"})
