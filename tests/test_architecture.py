@@ -41,7 +41,7 @@ ORDER = [
     {"lightning.__init__", "lightning.bolt11", "lightning.secp256k1"},
     {"ledger.sweeper"},
     {"ledger.writer"},
-    {"ledger.store"},
+    {"ledger.store", "ledger.pressure"},
     {"ledger.sqlite", "ledger.postgres"},
     {"ledger.schema"},
     {"ledger.audit"},

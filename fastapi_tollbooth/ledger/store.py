@@ -78,6 +78,7 @@ class Store:
         self._engine = self._dialect.engine_for(location)
         self._lock_file: BinaryIO | None = None
         self._connection: Connection | None = None
+        self._file: tuple[int, int] | None = None
         # What this process has promised and not yet resolved. Should another process resolve one first, the unique
         # index on resolutions fails the batch, this memory is dropped, and the next try loads the truth.
         self._open: dict[int, Charge] = {}
@@ -184,6 +185,10 @@ class Store:
             fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     def _connect(self) -> Connection:
+        if self.path is not None and self._file is not None and self._file != _identity(self.path):
+            # Somebody put another file in its place, such as a backup. What this one says is no longer the truth.
+            self.close()
+            self._open.clear()
         if self._connection is None:
             with ExitStack() as on_failure:
                 connection = on_failure.enter_context(self._unchecked())
@@ -194,6 +199,7 @@ class Store:
                         self._dialect.migrate(connection)
                 on_failure.pop_all()
             self._connection = connection
+            self._file = None if self.path is None else _identity(self.path)
         return self._connection
 
     def _unchecked(self) -> Connection:
@@ -213,6 +219,12 @@ class Store:
             self._connection = None
             connection.invalidate()
             connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    # Of a file that is gone this raises: SQLite would go on writing to it, and a new one would know no spent payment.
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def parsed(url: str) -> URL:

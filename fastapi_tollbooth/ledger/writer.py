@@ -18,10 +18,11 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from fastapi_tollbooth.errors import ConfigurationError, Unavailable
-from fastapi_tollbooth.ledger.operations import Authorized, Operation, Outcome, Void
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Claim, Fund, Operation, Outcome, Void
+from fastapi_tollbooth.ledger.pressure import Stats, ledger_busy, ledger_unavailable
 from fastapi_tollbooth.ledger.store import Store
 
 logger = logging.getLogger("fastapi_tollbooth.ledger")
@@ -29,10 +30,14 @@ logger = logging.getLogger("fastapi_tollbooth.ledger")
 T = TypeVar("T")
 
 BATCH = 512
+WAITING = 4_096
 RETRY_SECONDS = 0.5
 LINGER_SECONDS = 0.01
 EXIT_SECONDS = 5.0
 _DATABASE_ERRORS = (SQLAlchemyError, OSError, ConfigurationError)
+_BAD_ROWS = (IntegrityError, DataError)
+# What a request begins with. What ends one is never refused for want of room: a handler has run for it.
+_OPENING = (Authorize, Claim, Fund)
 
 
 @dataclass(slots=True)
@@ -68,16 +73,22 @@ _Job = _Apply | _Work | _Nudge | _Stop
 _Wake = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Any]
 
 
-def ledger_unavailable() -> Unavailable:
-    """What a caller is told when the ledger cannot write."""
-    return Unavailable("ledger_unavailable", "The service cannot keep its books at the moment. Nothing was charged.")
+def _is_outage(error: Exception) -> bool:
+    return isinstance(error, _DATABASE_ERRORS) and not isinstance(error, _BAD_ROWS)
 
 
 class Ledger:
-    """The ledger as a request sees it. Starts its thread when it is first used, and again after a `close`."""
+    """The ledger as a request sees it. Starts its thread when it is first used, and again after a `close`.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: Where it is kept.
+        most_waiting: How many requests may wait for it before others are refused at once.
+    """
+
+    def __init__(self, url: str, *, most_waiting: int = WAITING) -> None:
         self._store = Store(url)
+        self._most_waiting = most_waiting
+        self._batches = self._operations = self._last_batch = self._failed = self._refused = 0
         self._queue: SimpleQueue[_Job] = SimpleQueue()
         self._owed: deque[Operation] = deque()
         self._guard = threading.Lock()
@@ -87,8 +98,11 @@ class Ledger:
         """Run operations as one group, which stops at its first refusal. What returns is durable.
 
         Raises:
-            Unavailable: the database did not answer; nothing happened, or what happened is taken back.
+            Unavailable: the database did not answer, or too many wait for it. Nothing happened, or what happened is
+                taken back.
         """
+        if any(isinstance(operation, _OPENING) for operation in operations):
+            self._refuse_when_busy()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Outcome]] = loop.create_future()
         self._put(_Apply(operations, future, loop))
@@ -161,7 +175,25 @@ class Ledger:
             self._queue.put(stop)
         stop.done.wait(timeout)
 
+    def stats(self) -> Stats:
+        """How much waits, and how large batches are."""
+        return Stats(
+            self._queue.qsize(),
+            len(self._owed),
+            self._batches,
+            self._operations,
+            self._last_batch,
+            self._failed,
+            self._refused,
+        )
+
+    def _refuse_when_busy(self) -> None:
+        if self._queue.qsize() >= self._most_waiting:
+            self._refused += 1
+            raise ledger_busy()
+
     async def _work(self, work: Callable[[], T]) -> T:
+        self._refuse_when_busy()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._put(_Work(work, future, loop))
@@ -228,27 +260,31 @@ class Ledger:
             return [], False
         try:
             outcomes = self._store.transact(groups)
-        except _DATABASE_ERRORS as error:
-            logger.error("the ledger could not write %d operations: %s", len(groups), type(error).__name__)
-            self._owed.extendleft(reversed(owed))
-            return [(job.loop, job.future, ledger_unavailable()) for job in asked], True
-        except Exception:
+        except Exception as error:
+            self._failed += 1
+            if _is_outage(error):
+                logger.error("the ledger could not write %d operations: %s", len(groups), type(error).__name__)
+                self._owed.extendleft(reversed(owed))
+                return [(job.loop, job.future, ledger_unavailable()) for job in asked], True
             # A defect of ours, or of one operation: it must not take the others with it.
             logger.exception("the ledger failed on a batch of %d operations, and tries them one by one", len(groups))
-            for operation in owed:
-                self._write_alone((operation,))
-            return [(job.loop, job.future, self._write_alone(job.operations)) for job in asked], False
+            alone = [self._write_alone(group) for group in groups]
+            self._owed.extend(operation for operation, result in zip(owed, alone, strict=False) if result is None)
+            answers = [ledger_unavailable() if result is None else result for result in alone[len(owed) :]]
+            return [(job.loop, job.future, answer) for job, answer in zip(asked, answers, strict=True)], False
+        self._batches += 1
+        self._last_batch = len(groups)
+        self._operations += len(groups)
         results = outcomes[len(owed) :]
         return [(job.loop, job.future, result) for job, result in zip(asked, results, strict=True)], False
 
-    def _write_alone(self, group: Sequence[Operation]) -> list[Outcome] | Unavailable:
+    def _write_alone(self, group: Sequence[Operation]) -> list[Outcome] | Unavailable | None:
+        """What came of it; None when the database did not answer, so that it may work later."""
         try:
             return self._store.transact([group])[0]
-        except Exception:
-            logger.exception(
-                "the ledger failed on %s: what was promised stays so until the sweeper", type(group[0]).__name__
-            )
-            return ledger_unavailable()
+        except Exception as error:
+            logger.exception("the ledger failed on %s", type(group[0]).__name__)
+            return None if _is_outage(error) else ledger_unavailable()
 
     def _run_work(self, job: _Work) -> _Wake:
         try:
