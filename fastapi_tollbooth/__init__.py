@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from fastapi_tollbooth.money import Asset, Money
     from fastapi_tollbooth.rules import Rule
     from fastapi_tollbooth.settings import TollboothSettings
+    from fastapi_tollbooth.terms import FreeTier
     from fastapi_tollbooth.toll import Toll
     from fastapi_tollbooth.tollbooth import Tollbooth
 
 __all__ = [
     "Asset",
     "ConfigurationError",
+    "FreeTier",
     "Money",
     "PaymentRequired",
     "Refusal",
@@ -33,6 +35,7 @@ _HOMES = {
     "money": ("Asset", "Money"),
     "rules": ("Rule",),
     "settings": ("TollboothSettings",),
+    "terms": ("FreeTier",),
     "toll": ("Toll",),
     "tollbooth": ("Tollbooth",),
 }

@@ -6,11 +6,17 @@ read from its right end, which trusted proxies wrote; whatever callers put furth
 
 import inspect
 import ipaddress
+import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+
+from fastapi_tollbooth.errors import HookFailed
+
+logger = logging.getLogger("fastapi_tollbooth")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -44,11 +50,21 @@ def parse_proxies(value: Any) -> Any:
 
 
 async def name_of(connection: HTTPConnection, trusted: TrustedProxies, resolver: ClientResolver | None) -> str:
-    """The caller's name: what the owner's resolver says, if anything, or the caller's network."""
+    """The caller's name: what the owner's resolver says, if anything, or the caller's network.
+
+    Raises:
+        HookFailed: the resolver failed.
+    """
     if resolver is not None:
-        name = resolver(connection)
-        if inspect.isawaitable(name):
-            name = await name
+        try:
+            name = resolver(connection)
+            if inspect.isawaitable(name):
+                name = await name
+        except HTTPException:
+            raise
+        except Exception as error:
+            logger.exception("the function that names clients failed; nothing was charged")
+            raise HookFailed("client_unknown", "The service could not tell who is calling.") from error
         if name is not None:
             return f"user:{name}"
     return client_of(connection.scope, trusted)

@@ -32,6 +32,10 @@ class Bounded(Generic[K, V]):
         if len(self._items) > self._limit:
             self._items.popitem(last=False)
 
+    def forget(self, key: K) -> None:
+        """Forget one key, if it is there."""
+        self._items.pop(key, None)
+
     def drop(self, condition: Callable[[V], bool]) -> None:
         """Forget every value for which the condition holds."""
         for key in [key for key, value in self._items.items() if condition(value)]:

@@ -1,13 +1,34 @@
-"""The 402 of a request: one challenge per rail that can take the money."""
+"""What a request pays with, and the 402 of one that does not: one challenge per rail that can take the money."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi_tollbooth.errors import CredentialRefused, PaymentRequired, RailUnavailable, Refusal, Unavailable
-from fastapi_tollbooth.rails import Rail
+from fastapi_tollbooth.errors import (
+    AmbiguousRequest,
+    CredentialRefused,
+    PaymentRequired,
+    RailUnavailable,
+    Refusal,
+    Unavailable,
+)
+from fastapi_tollbooth.rails import Rail, RawHeaders
 from fastapi_tollbooth.toll import Quote
 
 NO_CREDENTIAL = CredentialRefused("payment_required", "Pay one of the offers and send the credential that it buys.")
+
+
+def presented(rails: Sequence[Rail[Any]], headers: RawHeaders) -> tuple[Rail[Any] | None, Any]:
+    """The payment credential that a request carries, and the rail that it is for; None twice where there is none.
+
+    Raises:
+        AmbiguousRequest: there are credentials of two kinds.
+    """
+    found = [(rail, credential) for rail in rails if (credential := rail.credential(headers)) is not None]
+    if len(found) > 1:
+        raise AmbiguousRequest(
+            "ambiguous_credential", "The request carries payment credentials of two kinds. Send one."
+        )
+    return found[0] if found else (None, None)
 
 
 async def payment_required(

@@ -6,7 +6,7 @@ A name in a dependency's signature must not hide behind ``TYPE_CHECKING``: FastA
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fastapi.dependencies.utils import get_dependant
 from starlette.concurrency import run_in_threadpool
@@ -17,13 +17,15 @@ from fastapi_tollbooth.errors import ConfigurationError, PricingFailed, Refusal
 from fastapi_tollbooth.facts import require_unambiguous
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.pricing import FACT_NAMES, RoutePrice, declare
+from fastapi_tollbooth.quoting import Compute
 from fastapi_tollbooth.request_facts import body_of
 from fastapi_tollbooth.responses import ensure_answered
 from fastapi_tollbooth.routes import Gate, gate_of, methods_of, template_of
 from fastapi_tollbooth.rules import Rule
 from fastapi_tollbooth.settlement import visit_of
+from fastapi_tollbooth.terms import FreeTier
 from fastapi_tollbooth.toll import Toll
-from fastapi_tollbooth.tollbooth import Compute, Tollbooth
+from fastapi_tollbooth.tollbooth import Tollbooth
 
 logger = logging.getLogger("fastapi_tollbooth.pricing")
 
@@ -122,6 +124,8 @@ def priced(
     fallback: str | Money | None = None,
     max_price: str | Money | None = None,
     description: str | None = None,
+    free_tier: FreeTier | Literal[False] | None = None,
+    rate_limit: str | None = None,
 ) -> Priced:
     """The dependency that makes a route cost money: ``Depends(priced("$0.01"))``.
 
@@ -137,6 +141,9 @@ def priced(
         fallback: The price of what match, tiers, models and the function leave open.
         max_price: An amount that no price of this route may exceed.
         description: What the price is for; shown in the documentation.
+        free_tier: What each client gets free of this route each day; False for nothing, though the service has a tier.
+        rate_limit: How often one payer, or one client that gets it free, may call: ``"10/second"``, ``"10/second;
+            300/hour"``.
 
     Raises:
         ConfigurationError: the declaration cannot mean anything.
@@ -151,6 +158,8 @@ def priced(
             fallback=fallback,
             max_price=max_price,
             description=description,
+            free_tier=free_tier,
+            rate_limit=rate_limit,
         )
     )
 

@@ -104,8 +104,10 @@ class TooManyRequests(Refusal):
 
     status = 429
 
-    def __init__(self, reason: str, detail: str, *, retry_after: int = 1) -> None:
-        super().__init__(reason, detail, headers=[("Retry-After", str(retry_after))])
+    def __init__(
+        self, reason: str, detail: str, *, retry_after: int = 1, headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(reason, detail, headers=[("Retry-After", str(retry_after)), *headers])
 
 
 class PricingFailed(Refusal):

@@ -18,6 +18,7 @@ from fastapi_tollbooth.facts import MISSING, Facts, Source
 from fastapi_tollbooth.models import built_in, find_model
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.rules import Rule
+from fastapi_tollbooth.terms import FreeTier, RateLimit, Terms
 
 Kind = Literal["static", "match", "function", "tiers", "models", "default"]
 FACT_NAMES = ("body", "headers", "query", "params", "request")
@@ -45,6 +46,7 @@ class RoutePrice:
     fallback: Money | None = None
     max_price: Money | None = None
     description: str | None = None
+    terms: Terms = Terms()  # noqa: RUF009 - immutable
 
     @property
     def kind(self) -> Kind:
@@ -196,6 +198,8 @@ def declare(
     fallback: str | Money | None = None,
     max_price: str | Money | None = None,
     description: str | None = None,
+    free_tier: FreeTier | Literal[False] | None = None,
+    rate_limit: str | None = None,
 ) -> RoutePrice:
     """A checked `RoutePrice`.
 
@@ -218,14 +222,17 @@ def declare(
         fallback=_amount(fallback),
         max_price=_amount(max_price),
         description=description,
+        terms=Terms(free_tier, None if rate_limit is None else RateLimit.parse(rate_limit)),
     )
+    if free_tier and declared.known is not None and free_tier.cost(declared.known) is None:
+        raise ConfigurationError(f"a free tier of {free_tier} never covers {declared.known}")
     for amount in declared.amounts():
         _require_at_most(amount, declared.max_price, "a declared price")
     return declared
 
 
-def warnings_of(price: RoutePrice, default: Money | None) -> list[str]:
-    """What an owner should look at twice."""
+def warnings_of(price: RoutePrice, default: Money | None, limited: bool = False) -> list[str]:
+    """What an owner should look at twice. ``limited``: whether free requests have a rate limit by default."""
     found = []
     backed = price.static if price.static is not None else price.fallback
     if price.rules and backed is None:
@@ -238,9 +245,10 @@ def warnings_of(price: RoutePrice, default: Money | None) -> list[str]:
         found.append("the fallback is never reached behind a price")
     if price.function is not None and price.max_price is None:
         found.append("a pricing function without max_price")
-    if any(amount.is_zero for amount in price.amounts()) or (
+    is_free = any(amount.is_zero for amount in price.amounts()) or (
         not price.is_total and default is not None and default.is_zero
-    ):
+    )
+    if is_free and price.terms.rate_limit is None and not limited:
         found.append("free, and without a rate limit")
     return found
 
@@ -259,7 +267,9 @@ class PricedRoute(NamedTuple):
     is_total: bool
 
 
-def describe(path: str, methods: Collection[str] | None, price: RoutePrice, default: Money | None) -> PricedRoute:
+def describe(
+    path: str, methods: Collection[str] | None, price: RoutePrice, default: Money | None, limited: bool = False
+) -> PricedRoute:
     """A route's entry in the list of prices."""
     amounts = [*price.amounts(), *([default] if default is not None and not price.is_total else [])]
     one_asset = amounts if len({amount.asset for amount in amounts}) == 1 else []
@@ -272,7 +282,7 @@ def describe(path: str, methods: Collection[str] | None, price: RoutePrice, defa
         lowest=min(bounded, key=lambda amount: amount.amount, default=None),
         highest=price.max_price or max(bounded, key=lambda amount: amount.amount, default=None),
         fallback=price.fallback,
-        warnings=tuple(warnings_of(price, default)),
+        warnings=tuple(warnings_of(price, default, limited)),
         is_total=price.is_total or price.function is not None or default is not None,
     )
 

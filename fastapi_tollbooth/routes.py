@@ -93,14 +93,17 @@ def priced_routes(app: FastAPI) -> Iterator[tuple[Any, Gate]]:
             yield context, gate
 
 
-def prices_of(installed: Iterable[FastAPI], default: Money | None) -> list[PricedRoute]:
-    """Every priced route of these applications, and of those mounted in them, once."""
+def prices_of(installed: Iterable[FastAPI], default: Money | None, limited: bool = False) -> list[PricedRoute]:
+    """Every priced route of these applications, and of those mounted in them, once.
+
+    ``limited``: whether free requests have a rate limit by default.
+    """
     apps: dict[int, tuple[str, FastAPI]] = {}
     for each in installed:
         for prefix, app in with_mounted(each):
             apps.setdefault(id(app), (prefix, app))
     return [
-        describe(prefix + context.path_format, getattr(context, "methods", None), gate.price, default)
+        describe(prefix + context.path_format, getattr(context, "methods", None), gate.price, default, limited)
         for prefix, app in apps.values()
         for context, gate in priced_routes(app)
     ]

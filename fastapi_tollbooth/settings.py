@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from fastapi_tollbooth.access import TrustedProxies, parse_proxies
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.money import Money, Rate
+from fastapi_tollbooth.terms import RateLimit
 
 MIN_SECRET_LENGTH = 32
 
@@ -30,9 +31,13 @@ def _names(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _limit(value: Any) -> Any:
+    return _text(value, RateLimit.parse)
+
+
 def _something(value: int | Money) -> int | Money:
     if (value.amount if isinstance(value, Money) else value) < 1:
-        raise ValueError("a payment must buy something: at least one request, or an amount above zero")
+        raise ValueError("it must be something: at least one request, or an amount above zero")
     return value
 
 
@@ -162,6 +167,24 @@ class TollboothSettings(BaseSettings):
     trusted_proxies: Annotated[TrustedProxies, NoDecode, BeforeValidator(parse_proxies)] = ()
     """Whose ``X-Forwarded-For`` is believed, where the ASGI server does not see to it: the number of proxies in front,
     or their networks, comma-separated."""
+
+    free_tier: Annotated[
+        int | Money | None,
+        NoDecode,
+        BeforeValidator(_top_up),
+        AfterValidator(lambda value: value if value is None else _something(value)),
+    ] = None
+    """What each client gets free each day (UTC): a number of requests, or requests worth an amount (``$0.05``)."""
+
+    free_rate_limit: Annotated[RateLimit | None, NoDecode, BeforeValidator(_limit)] = RateLimit.parse("60/minute")
+    """How often one client gets something free, on all routes without a limit of their own; ``off`` for no limit."""
+
+    unpaid_rate_limit: Annotated[RateLimit | None, NoDecode, BeforeValidator(_limit)] = RateLimit.parse("300/minute")
+    """How often one client is answered with a 402, which may cost the node an invoice; ``off`` for no limit."""
+
+    rate_limit_storage: SecretStr = SecretStr("memory")
+    """Where calls are counted for rate limits: ``memory``, each worker for itself, or a Redis for all of them such as
+    ``redis://127.0.0.1:6379/0``."""
 
     price_body_limit: int = Field(default=65_536, ge=1)
     """Bytes of a body that are read to find its price; larger bodies get 413 on routes whose price depends on them."""

@@ -29,11 +29,12 @@ from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.money import Asset, Money
 from fastapi_tollbooth.pricing import RoutePrice
+from fastapi_tollbooth.quoting import Compute
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
 from fastapi_tollbooth.routes import with_mounted
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.toll import Quote, Toll, free_toll
-from fastapi_tollbooth.tollbooth import Compute, Tollbooth
+from fastapi_tollbooth.tollbooth import Tollbooth
 
 T = TypeVar("T")
 
@@ -119,7 +120,15 @@ class FakeTollbooth(Tollbooth):
     """A `Tollbooth` for tests: a fake rail, a ledger in memory, and questions to ask about what was charged."""
 
     def __init__(self) -> None:
-        super().__init__(TollboothSettings(database_url="sqlite://", environment="development", _env_file=None))
+        settings = TollboothSettings(
+            database_url="sqlite://",
+            environment="development",
+            free_tier=None,
+            free_rate_limit=None,
+            unpaid_rate_limit=None,
+            _env_file=None,
+        )
+        super().__init__(settings)
         self.rail = FakeRail(self.ledger)
         self._given_rails = (self.rail,)
         self._free = False

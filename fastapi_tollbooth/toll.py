@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from fastapi_tollbooth.errors import TollboothError
 from fastapi_tollbooth.money import Money
+from fastapi_tollbooth.terms import Terms
 
 
 class State(StrEnum):
@@ -54,6 +55,7 @@ class Quote(NamedTuple):
             what was paid to it.
         tier: The tier that was chosen, where the route has tiers.
         tiers: All tiers of the route with their prices.
+        terms: What else the route declares.
         connection: The request itself, for rails that let the owner or the caller choose by it. Not to be kept.
     """
 
@@ -64,6 +66,7 @@ class Quote(NamedTuple):
     variant: str = "price"
     tier: str | None = None
     tiers: Mapping[str, Money] | None = None
+    terms: Terms = Terms()
     connection: Any = None
 
 

@@ -2,28 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 from starlette.types import Lifespan
 
-from fastapi_tollbooth.access import ClientResolver, client_of, name_of
-from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required
+from fastapi_tollbooth.access import ClientResolver, name_of
+from fastapi_tollbooth.admission import Admission
+from fastapi_tollbooth.background import Background
+from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, presented
 from fastapi_tollbooth.errors import (
-    AmbiguousRequest,
     ConfigurationError,
     CredentialRefused,
-    HookFailed,
     PaymentRequired,
     Refusal,
+    TooManyRequests,
 )
+from fastapi_tollbooth.free_tier import EXHAUSTED
 from fastapi_tollbooth.guard import guarded
 from fastapi_tollbooth.keys import KeyRing, load_key_ring
 from fastapi_tollbooth.ledger.sweeper import sweep_for_ever
@@ -32,23 +33,20 @@ from fastapi_tollbooth.lightning import LightningBackend
 from fastapi_tollbooth.lightning.dev import DevNode
 from fastapi_tollbooth.lightning.dev_routes import dev_routes
 from fastapi_tollbooth.lightning.nodes import configured_node, configured_rates
-from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.openapi import document
 from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
-from fastapi_tollbooth.rails import Rail, Receipt
+from fastapi_tollbooth.quoting import Compute, quoted, require_total
+from fastapi_tollbooth.rails import Rail, Receipt, Settles
 from fastapi_tollbooth.rails.caveats import require_condition
 from fastapi_tollbooth.rails.l402 import L402Rail
 from fastapi_tollbooth.rails.owner_caveats import Check, OwnerCaveat, ValueOf
 from fastapi_tollbooth.rates import RateSource
-from fastapi_tollbooth.request_facts import facts_of
 from fastapi_tollbooth.responses import refusal_handler
-from fastapi_tollbooth.routes import prices_of, template_of
+from fastapi_tollbooth.routes import prices_of
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import SettlementLayer
-from fastapi_tollbooth.toll import Event, Quote, Toll, free_toll
-
-Compute = Callable[[], Awaitable[Money | None]]
-"""Runs a route's pricing function; None where it leaves the price to the fallback."""
+from fastapi_tollbooth.terms import FreeTier
+from fastapi_tollbooth.toll import Event, Quote, Toll
 
 logger = logging.getLogger("fastapi_tollbooth")
 
@@ -65,6 +63,7 @@ class Tollbooth:
             their network address.
         rates: Where the dollar price of a bitcoin comes from; by default as the settings say.
         lightning: The Lightning node that receives money; by default the one that the settings configure.
+        free_tier: What each client gets free each day; by default what the settings say.
     """
 
     def __init__(
@@ -75,6 +74,7 @@ class Tollbooth:
         client: ClientResolver | None = None,
         rates: RateSource | None = None,
         lightning: LightningBackend | None = None,
+        free_tier: FreeTier | None = None,
     ) -> None:
         self.settings = settings or TollboothSettings()
         self.ledger = Ledger(self.settings.database_url)
@@ -83,6 +83,8 @@ class Tollbooth:
         self._given_rates = rates
         self._caveats: dict[str, OwnerCaveat] = {}
         self._given_node = lightning
+        self._background = Background()
+        self.admission = Admission(self.settings, self.ledger, lambda: self.keys, self._background, free_tier)
         self._apps: list[FastAPI] = []
 
     @cached_property
@@ -195,6 +197,8 @@ class Tollbooth:
 
     async def close(self) -> None:
         """Write what the ledger still has to write, and let go of its database and of the Lightning node."""
+        await self.admission.close()
+        await self._background.drain()
         await self.ledger.close()
         if "lightning" in self.__dict__ and self.lightning is not None:
             await self.lightning.aclose()
@@ -209,15 +213,18 @@ class Tollbooth:
         """
         quote = await self.quote(price, connection, compute)
         if quote.price.is_zero:
-            return free_toll(quote)
-        rail, credential = self._presented(connection)
+            return await self.admission.free(quote)
+        rail, credential = presented(self.rails, connection.scope["headers"])
         if rail is None:
-            raise await payment_required(self.rails, quote, NO_CREDENTIAL)
+            free = await self.admission.within_free_tier(quote)
+            if free is None:
+                raise await self._unpaid(quote)
+            return free
         try:
             authorization = await rail.authorize(credential, quote)
         except CredentialRefused as refused:
-            raise await payment_required(self.rails, quote, refused, rail, credential) from refused
-        return Toll(
+            raise await self._unpaid(quote, refused, rail, credential) from refused
+        toll = Toll(
             id=authorization.toll_id,
             price=quote.price,
             amount=authorization.amount,
@@ -230,6 +237,12 @@ class Tollbooth:
             caveats=authorization.caveats,
             authorization=authorization.state,
         )
+        try:
+            await self.admission.limit_paid(quote, toll.payer)
+        except TooManyRequests:
+            await self.void(toll)
+            raise
+        return toll
 
     async def refuse_unpaid(
         self, price: RoutePrice, connection: HTTPConnection, compute: Compute | None = None
@@ -239,10 +252,10 @@ class Tollbooth:
         Raises:
             Refusal: as `authorize` would.
         """
-        if self._presented(connection)[0] is None:
+        if presented(self.rails, connection.scope["headers"])[0] is None:
             quote = await self.quote(price, connection, compute)
-            if not quote.price.is_zero:
-                raise await payment_required(self.rails, quote, NO_CREDENTIAL)
+            if not quote.price.is_zero and not self.admission.free_uses.covers(quote):
+                raise await self._unpaid(quote)
 
     async def quote(self, price: RoutePrice, connection: HTTPConnection, compute: Compute | None = None) -> Quote:
         """What this request costs: rules, tiers or models first, then the price, the fallback, the default.
@@ -251,20 +264,13 @@ class Tollbooth:
             AmbiguousRequest: the request gives a value that decides more than once, or names an unknown tier.
             PricingFailed: the owner's pricing function failed, or nothing stands behind the rules.
         """
-        route, client = template_of(connection.scope), await self._client_of(connection)
-        if price.known is not None:
-            return Quote(price.known, route, client, connection=connection)
-        decision = price.decide(await facts_of(connection, price)) if price.sources else None
-        computed = await compute() if decision is None and compute is not None else None
-        if decision is None:
-            decision = price.settle(computed, self.settings.default_price)
-        # Alike are the requests of one tier or one named part of the declaration; a function's, when their price is.
-        variant = f"{decision.rule} {decision.tier if computed is None else computed}"
-        return Quote(decision.price, route, client, decision.rule, variant, decision.tier, price.tiers, connection)
+        client = await name_of(connection, self.settings.trusted_proxies, self._client)
+        return await quoted(price, connection, client, self.settings.default_price, compute)
 
     def prices(self) -> list[PricedRoute]:
         """Every priced route of the applications that this is installed on, and of those mounted in them."""
-        return prices_of(self._apps, self.settings.default_price)
+        limited = self.settings.free_rate_limit is not None
+        return prices_of(self._apps, self.settings.default_price, limited)
 
     def check(self) -> None:
         """Make sure that every request to every priced route has a price.
@@ -272,12 +278,7 @@ class Tollbooth:
         Raises:
             ConfigurationError: names the routes that have rules with nothing behind them.
         """
-        bare = [f"{route.methods} {route.path}" for route in self.prices() if not route.is_total]
-        if bare:
-            raise ConfigurationError(
-                f"no price is left for what no rule matches on {', '.join(bare)}: give priced(...) a fallback, "
-                "or set TOLLBOOTH_DEFAULT_PRICE"
-            )
+        require_total(self.prices())
 
     async def capture(self, toll: Toll) -> Receipt:
         """Earn the money of a toll whose request succeeded. Doing it again changes nothing.
@@ -321,28 +322,14 @@ class Tollbooth:
         """Whether a response with this status is what the caller pays for. Override to decide otherwise."""
         return status < 400
 
-    async def _client_of(self, connection: HTTPConnection) -> str:
-        if self._client is None:
-            return client_of(connection.scope, self.settings.trusted_proxies)
-        try:
-            return await name_of(connection, self.settings.trusted_proxies, self._client)
-        except HTTPException:
-            raise
-        except Exception as error:
-            logger.exception("the function that names clients failed; nothing was charged")
-            raise HookFailed("client_unknown", "The service could not tell who is calling.") from error
+    async def _unpaid(
+        self, quote: Quote, why: CredentialRefused | None = None, rail: Rail[Any] | None = None, credential: Any = None
+    ) -> Refusal:
+        await self.admission.limit_unpaid(quote)
+        if why is None:
+            why = EXHAUSTED if self.admission.free_uses.has_tier(quote) else NO_CREDENTIAL
+        return await payment_required(self.rails, quote, why, rail, credential)
 
-    def _presented(self, connection: HTTPConnection) -> tuple[Rail[Any] | None, Any]:
-        headers = connection.scope["headers"]
-        found = [(rail, credential) for rail in self.rails if (credential := rail.credential(headers)) is not None]
-        if len(found) > 1:
-            raise AmbiguousRequest(
-                "ambiguous_credential", "The request carries payment credentials of two kinds. Send one."
-            )
-        return found[0] if found else (None, None)
-
-    def _rail_of(self, toll: Toll) -> Rail[Any] | None:
-        for rail in self.rails:
-            if rail.name == toll.rail:
-                return rail
-        return None
+    def _rail_of(self, toll: Toll) -> Settles | None:
+        settling: list[Settles] = [*self.rails, self.admission.free_uses]
+        return next((each for each in settling if each.name == toll.rail), None)

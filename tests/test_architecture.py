@@ -17,7 +17,8 @@ ORDER = [
     {"testing"},
     {"dependencies"},
     {"tollbooth"},
-    {"challenges", "guard"},
+    {"admission"},
+    {"quoting", "free_tier", "rate_limits", "challenges", "guard"},
     {"settlement", "openapi"},
     {"lightning.dev_routes"},
     {"request_facts"},
@@ -32,7 +33,7 @@ ORDER = [
     {"rails.x402.wire", "rails.x402.amounts", "rails.x402.networks", "rails.x402.__init__"},
     {"rails.macaroon", "rails.__init__"},
     {"pricing", "toll"},
-    {"rules", "models", "terms"},
+    {"rules", "models"},
     {"facts", "glob"},
     {"lightning.nodes"},
     {"lightning.dev", "lightning.phoenixd", "lightning.lnd", "lightning.cln", "lightning.lnbits"},
@@ -54,8 +55,10 @@ ORDER = [
     {"tickers"},
     {"rates"},
     {"settings"},
+    {"terms"},
     {"money"},
-    {"access", "errors", "bounded"},
+    {"access", "background"},
+    {"errors", "bounded"},
 ]
 PURE = {"pricing", "terms", "rules", "models", "facts", "glob", "toll", "money"}
 PURE |= {"ledger.book", "ledger.claims", "ledger.operations", "ledger.records"}

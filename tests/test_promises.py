@@ -58,7 +58,9 @@ async def test_of_64_requests_on_credit_for_10_exactly_10_run(booth: Tollbooth) 
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("fuzz") / "t.db"
     runs: list[str] = []
-    booth = Tollbooth(TollboothSettings(_env_file=None, database_url=f"sqlite:///{path}", settlement_wait=0))
+    booth = Tollbooth(
+        TollboothSettings(_env_file=None, database_url=f"sqlite:///{path}", settlement_wait=0, unpaid_rate_limit="off")
+    )
     with TestClient(app_of(booth, runs)) as client:
         offer = client.get("/x").json()
         yield client, runs, offer

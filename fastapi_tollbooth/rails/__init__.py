@@ -45,12 +45,29 @@ class Receipt(NamedTuple):
 CredentialT = TypeVar("CredentialT")
 
 
-class Rail(Protocol[CredentialT]):
-    """The public extension point for ways of paying."""
+class Settles(Protocol):
+    """What becomes of a toll when its request has ended."""
 
     name: str
     settles_elsewhere: bool
     """Whether `capture` waits for somebody outside, so that it has to be guarded against cancellation and silence."""
+
+    async def capture(self, toll: Toll) -> Receipt:
+        """Earn the toll's money. Called before the response leaves.
+
+        Raises:
+            CredentialRefused: the money did not come; the response is withheld.
+            Unavailable: whether it came cannot be known now; the response is withheld.
+        """
+        ...
+
+    async def void(self, toll: Toll) -> None:
+        """Give the toll's money back to its payer."""
+        ...
+
+
+class Rail(Settles, Protocol[CredentialT]):
+    """The public extension point for ways of paying."""
 
     def credential(self, headers: RawHeaders) -> CredentialT | None:
         """This rail's credential among a request's headers, unchecked; None when there is none. No I/O."""
@@ -72,19 +89,6 @@ class Rail(Protocol[CredentialT]):
             Unavailable: whether it is good cannot be known now; the same credential works later.
             Forbidden: the credential was revoked.
         """
-        ...
-
-    async def capture(self, toll: Toll) -> Receipt:
-        """Earn the toll's money. Called before the response leaves.
-
-        Raises:
-            CredentialRefused: the money did not come; the response is withheld.
-            Unavailable: whether it came cannot be known now; the response is withheld.
-        """
-        ...
-
-    async def void(self, toll: Toll) -> None:
-        """Give the toll's money back to its payer."""
         ...
 
     def security_scheme(self) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""Who is served without payment, and how often anybody is: the free tier, free routes, and rate limits.
+
+price is zero      counted per client, at most the route's rate limit or TOLLBOOTH_FREE_RATE_LIMIT
+no credential      the same within the free tier, if there is one; then a 402
+any 402            at most TOLLBOOTH_UNPAID_RATE_LIMIT per client, before a rail makes a challenge
+paid               at most the route's rate limit per payer
+"""
+
+import contextlib
+from collections.abc import Callable
+
+from fastapi_tollbooth.background import Background
+from fastapi_tollbooth.errors import Refusal
+from fastapi_tollbooth.free_tier import Clients, FreeUses, UseCounts, today_utc
+from fastapi_tollbooth.keys import KeyRing
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.rate_limits import RateLimits
+from fastapi_tollbooth.settings import TollboothSettings
+from fastapi_tollbooth.terms import FreeTier
+from fastapi_tollbooth.toll import Quote, Toll, free_toll
+
+
+class Admission:
+    """The free tier and the rate limits of one service."""
+
+    def __init__(
+        self,
+        settings: TollboothSettings,
+        ledger: Ledger,
+        keys: Callable[[], KeyRing],
+        background: Background,
+        free_tier: FreeTier | None,
+    ) -> None:
+        clients = Clients(keys, today_utc)
+        self._settings = settings
+        self.rates = RateLimits(settings.rate_limit_storage.get_secret_value())
+        self.free_uses = FreeUses(ledger, clients, background, free_tier or _configured(settings))
+        self.counts = UseCounts(ledger, clients, background)
+
+    async def free(self, quote: Quote) -> Toll:
+        """The toll of a request whose price is zero.
+
+        Raises:
+            TooManyRequests: its client has had enough for now.
+        """
+        await self._limit_free(quote)
+        self.counts.count(f"free {quote.route}", quote.client)
+        return free_toll(quote)
+
+    async def within_free_tier(self, quote: Quote) -> Toll | None:
+        """The toll of a request without a credential that the free tier covers; None for one that must be paid.
+
+        Raises:
+            TooManyRequests: its client has had enough for now.
+            Unavailable: the database did not answer.
+        """
+        if not self.free_uses.covers(quote):
+            return None
+        await self._limit_free(quote)
+        return await self.free_uses.take(quote)
+
+    async def limit_unpaid(self, quote: Quote) -> None:
+        """Count an answer with 402 before it costs a node or a facilitator anything.
+
+        Raises:
+            TooManyRequests: the client has had enough of them for now.
+        """
+        await self.rates.hit(self._settings.unpaid_rate_limit, "unpaid", quote.client)
+
+    async def limit_paid(self, quote: Quote, payer: str) -> None:
+        """Count a paid request by who pays, which is known only after the credential was found good.
+
+        Raises:
+            TooManyRequests: the payer has had enough for now.
+        """
+        if quote.terms.rate_limit is not None:
+            await self.rates.hit(quote.terms.rate_limit, "paid", quote.route, payer)
+
+    async def close(self) -> None:
+        """Write what was counted, and give connections back."""
+        with contextlib.suppress(Refusal):  # statistics are not worth a failing shutdown
+            await self.counts.flush()
+        await self.rates.close()
+
+    async def _limit_free(self, quote: Quote) -> None:
+        if quote.terms.rate_limit is not None:
+            await self.rates.hit(quote.terms.rate_limit, "free", quote.client, quote.route)
+        else:
+            await self.rates.hit(self._settings.free_rate_limit, "free", quote.client)
+
+
+def _configured(settings: TollboothSettings) -> FreeTier | None:
+    tier = settings.free_tier
+    if tier is None:
+        return None
+    return FreeTier(requests=tier) if isinstance(tier, int) else FreeTier(credits=tier)
