@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastapi_tollbooth.dependencies import get_tollbooth, priced
     from fastapi_tollbooth.errors import ConfigurationError, PaymentRequired, Refusal, TollboothError
+    from fastapi_tollbooth.hooks import Reject, ResponseHead, Waive
     from fastapi_tollbooth.money import Asset, Money
     from fastapi_tollbooth.rules import Rule
     from fastapi_tollbooth.settings import TollboothSettings
@@ -20,11 +21,14 @@ __all__ = [
     "Money",
     "PaymentRequired",
     "Refusal",
+    "Reject",
+    "ResponseHead",
     "Rule",
     "Toll",
     "Tollbooth",
     "TollboothError",
     "TollboothSettings",
+    "Waive",
     "get_tollbooth",
     "priced",
 ]
@@ -32,6 +36,7 @@ __all__ = [
 _HOMES = {
     "dependencies": ("get_tollbooth", "priced"),
     "errors": ("ConfigurationError", "PaymentRequired", "Refusal", "TollboothError"),
+    "hooks": ("Reject", "ResponseHead", "Waive"),
     "money": ("Asset", "Money"),
     "rules": ("Rule",),
     "settings": ("TollboothSettings",),

@@ -14,6 +14,7 @@ from fastapi_tollbooth.errors import Refusal
 from fastapi_tollbooth.free_tier import Clients, FreeUses, UseCounts, today_utc
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.observe import Observed
 from fastapi_tollbooth.rate_limits import RateLimits
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.terms import FreeTier
@@ -36,6 +37,7 @@ class Admission:
         self.rates = RateLimits(settings.rate_limit_storage.get_secret_value())
         self.free_uses = FreeUses(ledger, clients, background, free_tier or _configured(settings))
         self.counts = UseCounts(ledger, clients, background)
+        self.observed = Observed(self.counts)
 
     async def free(self, quote: Quote) -> Toll:
         """The toll of a request whose price is zero.

@@ -11,8 +11,8 @@ from fastapi_tollbooth.errors import (
     Refusal,
     Unavailable,
 )
-from fastapi_tollbooth.rails import Rail, RawHeaders
-from fastapi_tollbooth.toll import Quote
+from fastapi_tollbooth.rails import Authorization, Rail, RawHeaders
+from fastapi_tollbooth.toll import Quote, Toll
 
 NO_CREDENTIAL = CredentialRefused("payment_required", "Pay one of the offers and send the credential that it buys.")
 
@@ -29,6 +29,23 @@ def presented(rails: Sequence[Rail[Any]], headers: RawHeaders) -> tuple[Rail[Any
             "ambiguous_credential", "The request carries payment credentials of two kinds. Send one."
         )
     return found[0] if found else (None, None)
+
+
+def toll_of(rail: Rail[Any], quote: Quote, authorization: Authorization) -> Toll:
+    """The toll of a request whose credential was found good."""
+    return Toll(
+        id=authorization.toll_id,
+        price=quote.price,
+        amount=authorization.amount,
+        balance=authorization.balance,
+        payer=authorization.payer,
+        rail=rail.name,
+        route=quote.route,
+        rule=quote.rule,
+        tier=quote.tier,
+        caveats=authorization.caveats,
+        authorization=authorization.state,
+    )
 
 
 async def payment_required(

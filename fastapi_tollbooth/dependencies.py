@@ -78,8 +78,10 @@ class Priced(Gate):
         try:
             compute = gate.computation(connection, dependencies if gate is self else {})
             visit.toll = await tollbooth.authorize(gate.price, connection, compute)
-        except Refusal:
+        except Refusal as refusal:
             ensure_answered(connection.scope)
+            if refusal.status >= 500:
+                tollbooth.failed(refusal, None)
             raise
         return visit.toll
 

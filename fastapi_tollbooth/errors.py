@@ -9,6 +9,7 @@
         ├── PaymentRequired     402 pay one of the challenges and come again
         ├── Forbidden           403 policy, not money
         ├── BodyTooLarge        413 the price depends on a body that is larger than allowed
+        ├── Rejected            ... a hook of the owner's refused, with a status of its own
         ├── TooManyRequests     429 later, with Retry-After
         ├── PricingFailed       500 the owner's pricing function failed; nothing was charged
         ├── HookFailed          500 another function of the owner's failed; nothing was charged
@@ -97,6 +98,14 @@ class BodyTooLarge(Refusal):
     """413: the price depends on the body, and the body is larger than the owner reads for pricing."""
 
     status = 413
+
+
+class Rejected(Refusal):
+    """A hook of the owner's refused: 400 to 599, as it says."""
+
+    def __init__(self, status: int, reason: str, detail: str) -> None:
+        self.status = status
+        super().__init__(reason, detail)
 
 
 class TooManyRequests(Refusal):

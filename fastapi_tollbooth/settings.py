@@ -138,6 +138,9 @@ class TollboothSettings(BaseSettings):
     environment: Literal["development", "production"] = "development"
     """``production`` refuses everything that is only safe on a developer's machine."""
 
+    mode: Literal["enforce", "observe"] = "enforce"
+    """``observe`` serves everything without payment and records what it would have cost, for a safe roll-out."""
+
     database_url: str = Field(default="sqlite:///tollbooth.db", repr=False)
     """Where the ledger is kept: ``sqlite:///…`` or ``postgresql://user:password@host/database``."""
 

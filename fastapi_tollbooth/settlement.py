@@ -16,11 +16,11 @@ from typing import Any, Protocol
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_tollbooth.errors import BodyTooLarge, ConfigurationError, PricingFailed, Refusal
+from fastapi_tollbooth.errors import BodyTooLarge, ConfigurationError, HookFailed, PricingFailed, Refusal
 from fastapi_tollbooth.rails import Receipt
 from fastapi_tollbooth.responses import answer, ensure_answered
 from fastapi_tollbooth.routes import gate_of
-from fastapi_tollbooth.toll import Toll
+from fastapi_tollbooth.toll import Quote, Toll
 
 logger = logging.getLogger("fastapi_tollbooth")
 
@@ -48,6 +48,19 @@ class Engine(Protocol):
         """Whether a response with this status is what the caller pays for."""
         ...
 
+    @property
+    def looks_at_responses(self) -> bool:
+        """Whether `waives` has to be asked."""
+        ...
+
+    async def waives(self, toll: Toll, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Whether the owner gives this response away, or raise the refusal that the caller gets instead of it."""
+        ...
+
+    def failed(self, error: Exception, toll: Toll | None) -> None:
+        """Hear of a request that failed by the service's fault."""
+        ...
+
     async def capture(self, toll: Toll) -> Receipt:
         """Earn the toll's money, or raise the refusal that the caller gets instead of the response."""
         ...
@@ -64,11 +77,13 @@ class Withheld(Exception):
 class Visit:
     """What priced dependencies and this layer share about one request: its engine, and its toll once there is one."""
 
-    __slots__ = ("deferred", "engine", "toll")
+    __slots__ = ("deferred", "engine", "quote", "toll")
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.toll: Toll | None = None
+        self.quote: Quote | None = None
+        """The quote of a request that was priced before its body was read; without the connection."""
         self.deferred = False
 
 
@@ -148,21 +163,28 @@ class _Exchange:
             await self._pass(message)
 
     async def _settle(self, toll: Toll, message: Message) -> None:
-        if not self._is_success(message):
-            await self._visit.engine.void(toll)
-            await self._send(message)
-            return
+        engine = self._visit.engine
         try:
-            receipt = await self._visit.engine.capture(toll)
+            if not self._is_success(message) or (engine.looks_at_responses and await self._is_waived(toll, message)):
+                await engine.void(toll)
+                await self._send(message)
+                return
+            receipt = await engine.capture(toll)
         except Refusal as refusal:
+            if isinstance(refusal, HookFailed):
+                await engine.void(toll)
             await self._withhold(message, refusal)
             return
         if message["type"] in ("http.response.start", "websocket.accept"):
             message = {**message, "headers": _with_receipt(message.get("headers", ()), receipt)}
         await self._send(message)
 
+    async def _is_waived(self, toll: Toll, message: Message) -> bool:
+        return await self._visit.engine.waives(toll, message.get("status", 101), list(message.get("headers", ())))
+
     async def _withhold(self, message: Message, refusal: Refusal) -> None:
         self._withheld = True
+        self._visit.engine.failed(refusal, self._visit.toll)
         if self._accepted:
             await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": refusal.reason})
         else:
@@ -216,6 +238,9 @@ class SettlementLayer:
             await self.app(scope, exchange.receive, exchange.send)
         except Withheld:
             pass
+        except Exception as error:
+            visit.engine.failed(error, visit.toll)
+            raise
         finally:
             if visit.toll is not None:
                 await exchange.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -13,10 +14,11 @@ from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 from starlette.types import Lifespan
 
+from fastapi_tollbooth import observe
 from fastapi_tollbooth.access import ClientResolver, name_of
 from fastapi_tollbooth.admission import Admission
 from fastapi_tollbooth.background import Background
-from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, presented
+from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, presented, toll_of
 from fastapi_tollbooth.errors import (
     ConfigurationError,
     CredentialRefused,
@@ -26,6 +28,7 @@ from fastapi_tollbooth.errors import (
 )
 from fastapi_tollbooth.free_tier import EXHAUSTED
 from fastapi_tollbooth.guard import guarded
+from fastapi_tollbooth.hooks import Hooks
 from fastapi_tollbooth.keys import KeyRing, load_key_ring
 from fastapi_tollbooth.ledger.sweeper import sweep_for_ever
 from fastapi_tollbooth.ledger.writer import Ledger
@@ -44,7 +47,7 @@ from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.responses import refusal_handler
 from fastapi_tollbooth.routes import prices_of
 from fastapi_tollbooth.settings import TollboothSettings
-from fastapi_tollbooth.settlement import SettlementLayer
+from fastapi_tollbooth.settlement import SettlementLayer, visit_of
 from fastapi_tollbooth.terms import FreeTier
 from fastapi_tollbooth.toll import Event, Quote, Toll
 
@@ -53,7 +56,7 @@ logger = logging.getLogger("fastapi_tollbooth")
 SWEEP_EVERY = timedelta(minutes=1)
 
 
-class Tollbooth:
+class Tollbooth(Hooks):
     """The shared engine: `install` it on an application, and its priced routes take money.
 
     Args:
@@ -76,6 +79,7 @@ class Tollbooth:
         lightning: LightningBackend | None = None,
         free_tier: FreeTier | None = None,
     ) -> None:
+        super().__init__(Background())
         self.settings = settings or TollboothSettings()
         self.ledger = Ledger(self.settings.database_url)
         self._given_rails = rails
@@ -83,7 +87,6 @@ class Tollbooth:
         self._given_rates = rates
         self._caveats: dict[str, OwnerCaveat] = {}
         self._given_node = lightning
-        self._background = Background()
         self.admission = Admission(self.settings, self.ledger, lambda: self.keys, self._background, free_tier)
         self._apps: list[FastAPI] = []
 
@@ -172,6 +175,8 @@ class Tollbooth:
             app.router.routes.extend(dev_routes(self.dev_node))
         document(app, rails)
         self._apps.append(app)
+        if self.observes:
+            logger.warning(observe.WARNING)
         self.check()
 
     def _lifespan_around(self, original: Lifespan[Any]) -> Lifespan[Any]:
@@ -211,6 +216,8 @@ class Tollbooth:
         Raises:
             Refusal: what the caller is told instead of being served. Nothing was charged.
         """
+        if self.observes:
+            return await self.admission.observed.toll(self.quote(price, connection, compute), connection)
         quote = await self.quote(price, connection, compute)
         if quote.price.is_zero:
             return await self.admission.free(quote)
@@ -224,19 +231,7 @@ class Tollbooth:
             authorization = await rail.authorize(credential, quote)
         except CredentialRefused as refused:
             raise await self._unpaid(quote, refused, rail, credential) from refused
-        toll = Toll(
-            id=authorization.toll_id,
-            price=quote.price,
-            amount=authorization.amount,
-            balance=authorization.balance,
-            payer=authorization.payer,
-            rail=rail.name,
-            route=quote.route,
-            rule=quote.rule,
-            tier=quote.tier,
-            caveats=authorization.caveats,
-            authorization=authorization.state,
-        )
+        toll = toll_of(rail, quote, authorization)
         try:
             await self.admission.limit_paid(quote, toll.payer)
         except TooManyRequests:
@@ -252,10 +247,11 @@ class Tollbooth:
         Raises:
             Refusal: as `authorize` would.
         """
-        if presented(self.rails, connection.scope["headers"])[0] is None:
+        if not self.observes and presented(self.rails, connection.scope["headers"])[0] is None:
             quote = await self.quote(price, connection, compute)
             if not quote.price.is_zero and not self.admission.free_uses.covers(quote):
                 raise await self._unpaid(quote)
+            visit_of(connection).quote = quote._replace(connection=None)
 
     async def quote(self, price: RoutePrice, connection: HTTPConnection, compute: Compute | None = None) -> Quote:
         """What this request costs: rules, tiers or models first, then the price, the fallback, the default.
@@ -263,9 +259,16 @@ class Tollbooth:
         Raises:
             AmbiguousRequest: the request gives a value that decides more than once, or names an unknown tier.
             PricingFailed: the owner's pricing function failed, or nothing stands behind the rules.
+            Rejected: a hook of the owner's refused.
+            HookFailed: a hook of the owner's failed.
         """
+        known = visit_of(connection).quote
+        if known is not None:
+            return known._replace(connection=connection)
+        await self.admit(connection)
         client = await name_of(connection, self.settings.trusted_proxies, self._client)
-        return await quoted(price, connection, client, self.settings.default_price, compute)
+        quote = await quoted(price, connection, client, self.settings.default_price, compute)
+        return await self.requoted(connection, quote, price.max_price)
 
     def prices(self) -> list[PricedRoute]:
         """Every priced route of the applications that this is installed on, and of those mounted in them."""
@@ -298,6 +301,8 @@ class Tollbooth:
             members = {"price": str(toll.price), **refused.members}
             raise PaymentRequired(refused.reason, refused.detail, members=members) from refused
         toll.advance(Event.CAPTURE)
+        if toll.payer:
+            self.settled(toll)
         return receipt
 
     async def void(self, toll: Toll) -> None:
@@ -316,7 +321,12 @@ class Tollbooth:
     @property
     def price_body_limit(self) -> int:
         """Bytes of a body that may be read to find its price."""
-        return self.settings.price_body_limit
+        return sys.maxsize if self.observes else self.settings.price_body_limit
+
+    @property
+    def observes(self) -> bool:
+        """Whether everything is served without payment, and only recorded."""
+        return self.settings.mode == "observe"
 
     def succeeded(self, status: int) -> bool:
         """Whether a response with this status is what the caller pays for. Override to decide otherwise."""
@@ -331,5 +341,5 @@ class Tollbooth:
         return await payment_required(self.rails, quote, why, rail, credential)
 
     def _rail_of(self, toll: Toll) -> Settles | None:
-        settling: list[Settles] = [*self.rails, self.admission.free_uses]
+        settling: list[Settles] = [*self.rails, self.admission.free_uses, self.admission.observed]
         return next((each for each in settling if each.name == toll.rail), None)

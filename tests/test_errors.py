@@ -9,6 +9,7 @@ from fastapi_tollbooth.errors import (
     Forbidden,
     HookFailed,
     PricingFailed,
+    Rejected,
     TooManyRequests,
     Unavailable,
 )
@@ -49,3 +50,8 @@ def test_an_application_without_our_handler_still_answers_with_every_header_line
     response = TestClient(app).get("/")
     assert response.status_code == 402
     assert response.headers.get_list("www-authenticate") == ["A x=1", "B y=2"]
+
+
+def test_a_hook_s_refusal_has_the_status_that_the_hook_says() -> None:
+    refusal = Rejected(451, "blocked", "Not here.")
+    assert (refusal.status, refusal.status_code, refusal.reason) == (451, 451, "blocked")
