@@ -100,11 +100,11 @@ class LightningSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    backend: Literal["dev", "phoenixd", "lnd", "cln", "lnbits", "none"] | None = None
+    backend: Literal["dev", "phoenixd", "lnd", "cln", "lnbits", "nwc", "none"] | None = None
     """What kind of node it is. By default the development node in development, and none in production."""
 
     url: SecretStr | None = None
-    """Where the node listens; by default where such a node listens on this machine."""
+    """Where the node listens; by default where such a node listens on this machine. For NWC the connection string."""
 
     api_key: SecretStr | None = None
     """The key to the node: phoenixd's password, LND's macaroon in hex, Core Lightning's rune, LNbits' invoice key. Give

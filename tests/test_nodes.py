@@ -1,6 +1,7 @@
 """Every node behind HTTP against a server in its vendor's shapes: the conformance suite, and every kind of trouble."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastapi_tollbooth.rates import FixedRate, MedianRate
 from tests.nodes import FAULTS, KEY, Book, Fault, serving
 from tests.nodes.conformance import *  # noqa: F403
 from tests.nodes.conformance import Setup
+from tests.nodes.nwc import connection_string
 from tests.nodes.vendors import REST_VENDORS, Vendor
 
 
@@ -177,6 +179,14 @@ def test_only_the_development_node_s_coins_have_a_made_up_price(values: dict[str
     assert type(configured_rates(TollboothSettings(_env_file=None, **values))) is expected
     real = TollboothSettings(_env_file=None, lightning={"backend": "lnd"}, **values)
     assert type(configured_rates(real)) is (FixedRate if "btc_usd" in values else MedianRate)
+
+
+def test_nostr_wallet_connect_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = connection_string("wss://relay.example")
+    assert type(described(backend="nwc", url=url)).__name__ == "NwcNode"
+    monkeypatch.setitem(sys.modules, "fastapi_tollbooth.lightning.nwc", None)
+    with pytest.raises(ConfigurationError, match=r"fastapi-tollbooth\[nwc\]"):
+        described(backend="nwc", url=url)
 
 
 def test_no_node_is_configured_unless_one_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import LightningBackend
@@ -12,7 +13,7 @@ from fastapi_tollbooth.lightning.lnd import LndNode
 from fastapi_tollbooth.lightning.phoenixd import PhoenixdNode
 from fastapi_tollbooth.money import Rate
 from fastapi_tollbooth.rates import FixedRate, MedianRate, RateSource
-from fastapi_tollbooth.settings import TollboothSettings
+from fastapi_tollbooth.settings import LightningSettings, TollboothSettings
 from fastapi_tollbooth.tickers import tickers
 
 DEVELOPMENT_RATE = Rate.parse("100000")
@@ -30,18 +31,29 @@ def configured_node(
         ConfigurationError: something that this kind of node needs is missing or wrong, or it is the development node
             in production.
     """
-    match settings.lightning_backend:
-        case "dev":
-            return DevNode(keys(), ledger, settings.environment, ledger.side_file("devnode"))
-        case "phoenixd":
-            return PhoenixdNode(settings.lightning)
-        case "lnd":
-            return LndNode(settings.lightning)
-        case "cln":
-            return ClnNode(settings.lightning)
-        case "lnbits":
-            return LnbitsNode(settings.lightning)
-    return None
+    backend = settings.lightning_backend
+    if backend == "dev":
+        return DevNode(keys(), ledger, settings.environment, ledger.side_file("devnode"))
+    return None if backend == "none" else _REAL_NODES[backend](settings.lightning)
+
+
+def _nwc_node(settings: LightningSettings) -> LightningBackend:
+    try:
+        from fastapi_tollbooth.lightning.nwc import NwcNode
+    except ImportError as error:
+        raise ConfigurationError(
+            'Nostr Wallet Connect needs the extra "nwc": pip install "fastapi-tollbooth[nwc]"'
+        ) from error
+    return NwcNode(settings)
+
+
+_REAL_NODES: dict[str, Callable[[LightningSettings], LightningBackend]] = {
+    "phoenixd": PhoenixdNode,
+    "lnd": LndNode,
+    "cln": ClnNode,
+    "lnbits": LnbitsNode,
+    "nwc": _nwc_node,
+}
 
 
 def configured_rates(settings: TollboothSettings) -> RateSource:
