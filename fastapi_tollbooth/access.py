@@ -84,6 +84,13 @@ def client_of(scope: MutableMapping[str, Any], trusted: TrustedProxies = ()) -> 
     return peer if address is None else str(address)
 
 
+def is_proxied(scope: MutableMapping[str, Any], trusted: TrustedProxies) -> bool:
+    """Whether a request came through a proxy that the owner trusts, so that what it reports can be believed."""
+    if isinstance(trusted, int):
+        return trusted > 0
+    return bool(scope.get("client")) and _is_in(str(scope["client"][0]), trusted)
+
+
 def _behind_hops(peer: str | None, chain: list[str], hops: int) -> str | None:
     # Each proxy appends the address that it was called from. A request with fewer did not come through all of them.
     return chain[-hops] if len(chain) >= hops and _address(chain[-hops]) is not None else peer

@@ -77,6 +77,6 @@ async def payment_required(
         members["tiers"] = {tier: str(price) for tier, price in quote.tiers.items()}
     for challenge in challenges:
         members |= challenge.members
-    headers = [line for challenge in challenges for line in challenge.headers]
+    headers = [*why.headers, *(line for challenge in challenges for line in challenge.headers)]
     detail = f"This request costs {quote.price}. {why.detail}"
     return PaymentRequired(why.reason, detail, headers=headers, members=members)

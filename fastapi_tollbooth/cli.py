@@ -1,5 +1,6 @@
 """``fastapi-tollbooth``: what an owner asks on the command line."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -12,13 +13,14 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.importer import ImportFromStringError, import_from_string
 
-from fastapi_tollbooth.errors import ConfigurationError
+from fastapi_tollbooth.errors import ConfigurationError, Unavailable
 from fastapi_tollbooth.ledger.audit import verify as audited
 from fastapi_tollbooth.ledger.schema import HEAD
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.models import built_in
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.tollbooth import Tollbooth
+from fastapi_tollbooth.upkeep import Recovered
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="Get paid per request on FastAPI.")
 
@@ -105,6 +107,32 @@ def current(database_url: DatabaseUrl = None) -> None:
     typer.echo(f"{found or 'no tables'}; this version needs {HEAD}")
     if found != HEAD:
         raise typer.Exit(1)
+
+
+@main.command()
+def reconcile(
+    app: Annotated[
+        str | None, typer.Argument(help="The application, such as shop:app; by default the settings.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Resolve what crashes and lost answers left open, as a running service does every minute."""
+
+    async def settle() -> Recovered:
+        tollbooth = Tollbooth() if app is None else _tollbooth_of(app)
+        try:
+            return await tollbooth.reconcile()
+        finally:
+            await tollbooth.close()
+
+    try:
+        recovered = asyncio.run(settle())
+    except (ConfigurationError, Unavailable) as error:
+        raise typer.BadParameter(str(error)) from error
+    if as_json:
+        _print_json(recovered._asdict())
+    else:
+        typer.echo(f"{recovered.tolls} tolls given back, {recovered.payments} payments resolved")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from fastapi_tollbooth.responses import ensure_answered
 from fastapi_tollbooth.routes import Gate, gate_of, methods_of, template_of
 from fastapi_tollbooth.rules import Rule
 from fastapi_tollbooth.settlement import visit_of
-from fastapi_tollbooth.terms import FreeTier
+from fastapi_tollbooth.terms import FreeTier, Settle
 from fastapi_tollbooth.toll import Toll
 from fastapi_tollbooth.tollbooth import Tollbooth
 
@@ -128,6 +128,7 @@ def priced(
     description: str | None = None,
     free_tier: FreeTier | Literal[False] | None = None,
     rate_limit: str | None = None,
+    settle: Settle | None = None,
 ) -> Priced:
     """The dependency that makes a route cost money: ``Depends(priced("$0.01"))``.
 
@@ -146,6 +147,8 @@ def priced(
         free_tier: What each client gets free of this route each day; False for nothing, though the service has a tier.
         rate_limit: How often one payer, or one client that gets it free, may call: ``"10/second"``, ``"10/second;
             300/hour"``.
+        settle: When a rail that settles every request for itself (x402) moves its money: ``"after"`` the handler has
+            succeeded, or ``"before"`` it runs, for what cannot be taken back. Default: ``TOLLBOOTH_X402__SETTLE``.
 
     Raises:
         ConfigurationError: the declaration cannot mean anything.
@@ -162,6 +165,7 @@ def priced(
             description=description,
             free_tier=free_tier,
             rate_limit=rate_limit,
+            settle=settle,
         )
     )
 

@@ -8,6 +8,7 @@
         ├── AmbiguousRequest    400 the request can be read in two ways
         ├── PaymentRequired     402 pay one of the challenges and come again
         ├── Forbidden           403 policy, not money
+        ├── Conflict            409 another request works on the same payment; later, with Retry-After
         ├── BodyTooLarge        413 the price depends on a body that is larger than allowed
         ├── Rejected            ... a hook of the owner's refused, with a status of its own
         ├── TooManyRequests     429 later, with Retry-After
@@ -39,14 +40,22 @@ class ConfigurationError(TollboothError, ValueError):
 class CredentialRefused(TollboothError):
     """A payment credential is malformed, forged, expired, foreign or has too little money behind it.
 
-    ``reason`` is the stable slug that the 402 carries, ``members`` what else its body should say.
+    ``reason`` is the stable slug that the 402 carries, ``members`` and ``headers`` what else it should say.
     """
 
-    def __init__(self, reason: str, detail: str, *, members: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        detail: str,
+        *,
+        members: Mapping[str, Any] | None = None,
+        headers: HeaderLines = (),
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.members = dict(members or {})
+        self.headers = headers
 
 
 class RailUnavailable(TollboothError):
@@ -92,6 +101,15 @@ class Forbidden(Refusal):
     """403: refused by policy; paying again does not help."""
 
     status = 403
+
+
+class Conflict(Refusal):
+    """409: another request is using the same payment; come back after ``retry_after`` seconds."""
+
+    status = 409
+
+    def __init__(self, reason: str, detail: str, *, retry_after: int = 1) -> None:
+        super().__init__(reason, detail, headers=[("Retry-After", str(retry_after))])
 
 
 class BodyTooLarge(Refusal):

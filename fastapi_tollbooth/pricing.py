@@ -18,7 +18,7 @@ from fastapi_tollbooth.facts import MISSING, Facts, Source
 from fastapi_tollbooth.models import built_in, find_model
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.rules import Rule
-from fastapi_tollbooth.terms import FreeTier, RateLimit, Terms
+from fastapi_tollbooth.terms import FreeTier, RateLimit, Settle, Terms
 
 Kind = Literal["static", "match", "function", "tiers", "models", "default"]
 FACT_NAMES = ("body", "headers", "query", "params", "request")
@@ -200,6 +200,7 @@ def declare(
     description: str | None = None,
     free_tier: FreeTier | Literal[False] | None = None,
     rate_limit: str | None = None,
+    settle: Settle | None = None,
 ) -> RoutePrice:
     """A checked `RoutePrice`.
 
@@ -208,6 +209,8 @@ def declare(
     """
     if sum(part is not None for part in (match, tiers, models)) > 1:
         raise ConfigurationError("a price has match, tiers or models: one of them")
+    if settle not in (None, "after", "before"):
+        raise ConfigurationError(f'settle is "after" or "before", not {settle!r}')
     for name, table in (("match", match), ("tiers", tiers), ("models", models)):
         if table is not None and not table:
             raise ConfigurationError(f"{name} is empty: leave it out")
@@ -222,7 +225,7 @@ def declare(
         fallback=_amount(fallback),
         max_price=_amount(max_price),
         description=description,
-        terms=Terms(free_tier, None if rate_limit is None else RateLimit.parse(rate_limit)),
+        terms=Terms(free_tier, None if rate_limit is None else RateLimit.parse(rate_limit), settle, description),
     )
     if free_tier and declared.known is not None and free_tier.cost(declared.known) is None:
         raise ConfigurationError(f"a free tier of {free_tier} never covers {declared.known}")

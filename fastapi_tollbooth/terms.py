@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.money import Money
 
+Settle = Literal["after", "before"]
+"""When money moves: after the handler has succeeded, or before it runs."""
+
 _SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
 _WINDOW = re.compile(r"([1-9][0-9]{0,8}) ?(?:/|per) ?([1-9][0-9]{0,3} )?(second|minute|hour|day)s?")
 _OFF = "off"
@@ -99,7 +102,12 @@ class Terms(NamedTuple):
     Attributes:
         free_tier: What is free on this route; None leaves it to the service's free tier, False gives none.
         rate_limit: How often one payer, or one client that gets it free, may call it.
+        settle: When a rail that settles every request for itself moves its money; None leaves it to the service's
+            setting.
+        description: What the price is for.
     """
 
     free_tier: FreeTier | Literal[False] | None = None
     rate_limit: RateLimit | None = None
+    settle: Settle | None = None
+    description: str | None = None

@@ -107,6 +107,13 @@ class FakeRail:
         outcome: Authorized = toll.authorization
         await self._ledger.apply(Void(outcome.account_id, outcome.toll))
 
+    async def reconcile(self) -> int:
+        """Nothing is ever lost here."""
+        return 0
+
+    async def aclose(self) -> None:
+        """Nobody is asked."""
+
     def security_scheme(self) -> dict[str, Any]:
         """An API key in ``X-Fake-Payment``."""
         return {"type": "apiKey", "in": "header", "name": PAYMENT_HEADER}

@@ -1,11 +1,9 @@
 """Tollbooth, the engine that all priced routes of an application share: price, credential, ledger, or 402."""
 
-import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +28,6 @@ from fastapi_tollbooth.free_tier import EXHAUSTED
 from fastapi_tollbooth.guard import guarded
 from fastapi_tollbooth.hooks import Hooks
 from fastapi_tollbooth.keys import KeyRing, load_key_ring
-from fastapi_tollbooth.ledger.sweeper import sweep_for_ever
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import LightningBackend
 from fastapi_tollbooth.lightning.dev import DevNode
@@ -41,6 +38,7 @@ from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
 from fastapi_tollbooth.quoting import Compute, quoted, require_total
 from fastapi_tollbooth.rails import Rail, Receipt, Settles
 from fastapi_tollbooth.rails.caveats import require_condition
+from fastapi_tollbooth.rails.configured import configured_rails
 from fastapi_tollbooth.rails.l402 import L402Rail
 from fastapi_tollbooth.rails.owner_caveats import Check, OwnerCaveat, ValueOf
 from fastapi_tollbooth.rates import RateSource
@@ -50,10 +48,9 @@ from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import SettlementLayer, visit_of
 from fastapi_tollbooth.terms import FreeTier
 from fastapi_tollbooth.toll import Event, Quote, Toll
+from fastapi_tollbooth.upkeep import Recovered, recover, upkeep
 
 logger = logging.getLogger("fastapi_tollbooth")
-
-SWEEP_EVERY = timedelta(minutes=1)
 
 
 class Tollbooth(Hooks):
@@ -118,12 +115,12 @@ class Tollbooth(Hooks):
         """
         if self._given_rails is not None:
             return tuple(self._given_rails)
+        return configured_rails(self.settings, self.ledger, self.rates, self._lightning_rail)
+
+    def _lightning_rail(self) -> Rail[Any] | None:
         if self.lightning is None:
-            raise ConfigurationError(
-                "no way to be paid is configured: set TOLLBOOTH_LIGHTNING__BACKEND, __URL and __API_KEY to your node, "
-                "or pass Tollbooth(lightning=...) or Tollbooth(rails=[...])"
-            )
-        return (L402Rail(self.settings, self.keys, self.ledger, self.lightning, self.rates, self._caveats),)
+            return None
+        return L402Rail(self.settings, self.keys, self.ledger, self.lightning, self.rates, self._caveats)
 
     @cached_property
     def rates(self) -> RateSource:
@@ -185,26 +182,29 @@ class Tollbooth(Hooks):
             async with original(app) as state:
                 self.check()
                 await self.ledger.check()
-                deadline = timedelta(seconds=self.settings.toll_deadline)
-                upkeep = [
-                    asyncio.create_task(sweep_for_ever(self.ledger, deadline, SWEEP_EVERY)),
-                    asyncio.create_task(self.rates.keep_fresh()),
-                ]
                 try:
-                    yield state
+                    async with upkeep(self.ledger, self.rails, self.rates, self.settings.toll_deadline):
+                        yield state
                 finally:
-                    for task in upkeep:
-                        task.cancel()
-                    await asyncio.gather(*upkeep, return_exceptions=True)
                     await self.close()
 
         return lifespan
+
+    async def reconcile(self) -> Recovered:
+        """Resolve what crashes and lost answers have left open. The application does so by itself every minute.
+
+        Raises:
+            Unavailable: the ledger's database did not answer.
+        """
+        return await recover(self.ledger, self.rails, self.settings.toll_deadline)
 
     async def close(self) -> None:
         """Write what the ledger still has to write, and let go of its database and of the Lightning node."""
         await self.admission.close()
         await self._background.drain()
         await self.ledger.close()
+        for rail in self.__dict__.get("rails", ()):
+            await rail.aclose()
         if "lightning" in self.__dict__ and self.lightning is not None:
             await self.lightning.aclose()
 
@@ -299,7 +299,7 @@ class Tollbooth(Hooks):
         except CredentialRefused as refused:
             await self.void(toll)
             members = {"price": str(toll.price), **refused.members}
-            raise PaymentRequired(refused.reason, refused.detail, members=members) from refused
+            raise PaymentRequired(refused.reason, refused.detail, headers=refused.headers, members=members) from refused
         toll.advance(Event.CAPTURE)
         if toll.payer:
             self.settled(toll)

@@ -65,8 +65,11 @@ def test_every_setting_is_documented() -> None:
     assert documented == set(variables(TollboothSettings))
 
 
-def test_every_reason_of_a_credential_is_documented() -> None:
-    page = (ROOT / "docs" / "l402.md").read_text()
-    sources = "".join(path.read_text() for path in (ROOT / "fastapi_tollbooth" / "rails").glob("*.py"))
-    for reason in set(re.findall(r'CredentialRefused\(\s*"([a-z_]+)"', sources)) - {"credit_expired"}:
-        assert f"`{reason}`" in page, reason
+@pytest.mark.parametrize(("page", "folder"), [("l402.md", "rails"), ("x402.md", "rails/x402")])
+def test_every_reason_of_a_credential_is_documented(page: str, folder: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    sources = "".join(path.read_text() for path in (ROOT / "fastapi_tollbooth" / folder).glob("*.py"))
+    refused = r'(?:CredentialRefused|Forbidden|Conflict|Unavailable)\(\s*"([a-z_]+)"'
+    elsewhere = {"credit_expired", "credential_revoked", "settlement_unconfirmed", "no_exchange_rate"}
+    for reason in set(re.findall(refused, sources)) - elsewhere:
+        assert f"`{reason}`" in text, reason

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fastapi_tollbooth.errors import CredentialRefused
 from fastapi_tollbooth.rails.x402.networks import Token, find_network
-from fastapi_tollbooth.rails.x402.payments import PERMIT2_PROXY, Asked, read_payment
+from fastapi_tollbooth.rails.x402.payments import PERMIT2_PROXY, Asked, mismatch, read_payment
 from tests.x402_payer import PAY_TO, PAYER, SIGNATURE, authorization, payload
 
 BASE = find_network("base-sepolia")
@@ -19,7 +19,11 @@ NOW = time.time()
 
 
 def read(payload: dict[str, Any], asked: Asked = ASKED) -> Any:
-    return read_payment(payload, asked, NOW)
+    payment = read_payment(payload, asked)
+    refusal = mismatch(payment, asked, NOW)
+    if refusal is not None:
+        raise refusal
+    return payment
 
 
 def reason(payload: dict[str, Any], asked: Asked = ASKED) -> str:
@@ -118,4 +122,4 @@ def test_permit2_is_bound_as_well() -> None:
 def test_whatever_was_sent_is_read_or_refused(sent: Any) -> None:
     for asked in (ASKED, Asked(PERMIT2, 10_000, PAY_TO), Asked(find_network("solana"), 10_000, "1" * 32)):
         with pytest.raises(CredentialRefused):
-            read_payment(sent, asked, NOW)
+            read_payment(sent, asked)

@@ -69,6 +69,13 @@ class PrepaidRail:
         authorized: Authorized = toll.authorization
         self._ledger.apply_later(Void(authorized.account_id, authorized.toll))
 
+    async def reconcile(self) -> int:
+        """Nothing is ever lost here."""
+        return 0
+
+    async def aclose(self) -> None:
+        """Nobody is asked."""
+
     def security_scheme(self) -> dict[str, Any]:
         return {"type": "apiKey", "in": "header", "name": "X-Account"}
 

@@ -91,6 +91,18 @@ class Rail(Settles, Protocol[CredentialT]):
         """
         ...
 
+    async def reconcile(self) -> int:
+        """Find out what became of payments that a crash or a lost answer left open; of how many it is known now.
+
+        Raises:
+            Unavailable: the ledger's database did not answer.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of whoever is asked; the rail may be used again afterwards."""
+        ...
+
     def security_scheme(self) -> dict[str, Any]:
         """The rail's OpenAPI security scheme."""
         ...

@@ -228,6 +228,13 @@ class L402Rail:
         authorized: Authorized = toll.authorization
         self._ledger.apply_later(Void(authorized.account_id, authorized.toll))
 
+    async def reconcile(self) -> int:
+        """Nothing is left open: an account is opened when its money has come, and open tolls are the ledger's."""
+        return 0
+
+    async def aclose(self) -> None:
+        """The node is closed by whoever opened it."""
+
     # ── the documentation ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def security_scheme(self) -> dict[str, Any]:

@@ -1,14 +1,21 @@
 """x402: stablecoin payments, one signature per request, through facilitators.
 
-    networks.py      chains and tokens by CAIP-2 and familiar name               (pure)
-    amounts.py       money to atomic units, exactly                              (pure)
-    wire.py          headers and envelopes of both protocol versions             (pure)
-    payments.py      what a payer signed, and whether it is what was asked for   (pure)
-    offers.py        what is asked for: the ``accepts`` of a quote               (pure)
+    rail.py          the rail
+    settling.py      claim, settle, resolve: the order of steps of one payment
+    order.py         a payment and what it is to buy
+    challenge.py     the 402 in both versions                                    (pure)
+    resource.py      the URL in it                                               (pure)
+    history.py       what the ledger remembers of payments
+    accepted.py      the networks that the settings accept
     facilitator.py   /verify, /settle, /supported
     cdp.py           how Coinbase's facilitator wants to be spoken to
     chain.py         what the chain itself knows of a payment
-    rail.py          the rail
+    offers.py        what is asked for: the ``accepts`` of a quote               (pure)
+    payments.py      what a payer signed, and whether it is what was asked for   (pure)
+    svm.py           just enough of Solana for that                              (pure)
+    wire.py          headers and envelopes of both versions                      (pure)
+    amounts.py       money to atomic units, exactly                              (pure)
+    networks.py      chains and tokens by CAIP-2 and familiar name               (pure)
 
 Source: the x402 specification, https://github.com/coinbase/x402/tree/main/specs.
 """

@@ -1,17 +1,15 @@
 """What is asked for: the ways to pay one quote, and which of them a payment takes. Pure."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fastapi_tollbooth.errors import CredentialRefused
 from fastapi_tollbooth.rails.x402.networks import Network
 from fastapi_tollbooth.rails.x402.payments import Asked
 from fastapi_tollbooth.rails.x402.wire import Envelope
+from fastapi_tollbooth.terms import Settle
 
 SCHEME = "exact"
-
-Flow = Literal["after", "before"]
-"""When the money moves: after the handler ran, or before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,7 @@ class Offer:
 
     asked: Asked
     max_timeout: int
-    flow: Flow = "after"
+    flow: Settle = "after"
     fee_payer: str | None = None
 
     @property

@@ -42,13 +42,17 @@ class Payment(NamedTuple):
         spend_key: Unique for ever; see above.
         payer: Whose money it is.
         nonce: What makes it unusable twice on its chain.
-        valid_before: When it expires, in seconds since 1970; None where the chain has its own rule.
+        amount: Atomic units of the network's token.
+        valid_after: When it begins to be good, in seconds since 1970.
+        valid_before: When it expires; None where the chain has its own rule.
     """
 
     spend_key: str
     payer: str
     nonce: str
-    valid_before: int | None
+    amount: int
+    valid_after: int = 0
+    valid_before: int | None = None
 
 
 class _Signed(BaseModel):
@@ -97,43 +101,63 @@ class _Svm(_Signed):
     transaction: Annotated[str, StringConstraints(max_length=4_096)]
 
 
-def read_payment(payload: dict[str, Any], asked: Asked, now: float) -> Payment:
-    """The payment that a scheme's payload holds, if it is the one that was asked for.
+def read_payment(payload: dict[str, Any], asked: Asked) -> Payment:
+    """The payment that a scheme's payload holds, if it is in the token and to the recipient that was asked for.
 
     Raises:
-        CredentialRefused: it cannot be read, or pays another amount, token or recipient, or is not valid at this time.
+        CredentialRefused: it cannot be read, or pays somebody else or in something else.
     """
     try:
         if not asked.network.is_evm:
             return _read_svm(_Svm.model_validate(payload), asked)
         if asked.network.token.method == "permit2":
-            return _read_permit2(_Permit2.model_validate(payload), asked, now)
-        return _read_eip3009(_Eip3009.model_validate(payload), asked, now)
+            return _read_permit2(_Permit2.model_validate(payload), asked)
+        return _read_eip3009(_Eip3009.model_validate(payload), asked)
     except ValidationError as error:
         raise malformed("the signed authorization is not of the kind that was asked for") from error
 
 
-def _read_eip3009(signed: _Eip3009, asked: Asked, now: float) -> Payment:
+def mismatch(payment: Payment, asked: Asked, now: float) -> CredentialRefused | None:
+    """Why a payment that was not made yet cannot be taken now; None when it is what was asked for."""
+    if payment.amount != asked.amount:
+        return CredentialRefused("wrong_amount", "The payment is not the amount that this request costs.")
+    if payment.valid_after > now:
+        return CredentialRefused("payment_not_yet_valid", "The payment is not valid yet.")
+    if payment.valid_before is not None and payment.valid_before < now + EXPIRY_MARGIN:
+        return CredentialRefused("payment_expired", "The payment has expired, or is about to.")
+    return None
+
+
+def _read_eip3009(signed: _Eip3009, asked: Asked) -> Payment:
     # The token and the chain are part of what was signed (EIP-712), so a signature for others does not verify.
     authorization = signed.authorization
     _require_recipient(authorization.to, asked)
-    _require_amount(int(authorization.value), asked)
-    _require_window(int(authorization.valid_after), int(authorization.valid_before), now)
-    key = spend_key(asked.network, authorization.payer, authorization.nonce)
-    return Payment(key, authorization.payer, authorization.nonce, int(authorization.valid_before))
+    return Payment(
+        spend_key(asked.network, authorization.payer, authorization.nonce),
+        authorization.payer,
+        authorization.nonce,
+        int(authorization.value),
+        int(authorization.valid_after),
+        int(authorization.valid_before),
+    )
 
 
-def _read_permit2(signed: _Permit2, asked: Asked, now: float) -> Payment:
+def _read_permit2(signed: _Permit2, asked: Asked) -> Payment:
     permit = signed.permit
     if permit.spender != PERMIT2_PROXY:
         raise CredentialRefused("wrong_recipient", "The permit allows another contract than x402's to take the money.")
     if permit.permitted.token != asked.network.token.address.lower():
         raise CredentialRefused("wrong_asset", "The payment is in another token than the one asked for.")
     _require_recipient(permit.witness.to, asked)
-    _require_amount(int(permit.permitted.amount), asked)
-    _require_window(int(permit.witness.valid_after), int(permit.deadline), now)
     nonce = f"permit2-{permit.nonce}"
-    return Payment(spend_key(asked.network, permit.payer, nonce), permit.payer, nonce, int(permit.deadline))
+    return Payment(
+        spend_key(asked.network, permit.payer, nonce),
+        permit.payer,
+        nonce,
+        int(permit.permitted.amount),
+        int(permit.witness.valid_after),
+        int(permit.deadline),
+    )
 
 
 def _read_svm(signed: _Svm, asked: Asked) -> Payment:
@@ -142,8 +166,8 @@ def _read_svm(signed: _Svm, asked: Asked) -> Payment:
         raise CredentialRefused("wrong_asset", "The payment is in another token than the one asked for.")
     if transfer.destination not in transfer.accounts_of(asked.pay_to):
         raise CredentialRefused("wrong_recipient", "The payment is to somebody else.")
-    _require_amount(transfer.amount, asked)
-    return Payment(spend_key(asked.network, transfer.payer, transfer.digest), transfer.payer, transfer.digest, None)
+    key = spend_key(asked.network, transfer.payer, transfer.digest)
+    return Payment(key, transfer.payer, transfer.digest, transfer.amount)
 
 
 def spend_key(network: Network, payer: str, nonce: str) -> str:
@@ -155,15 +179,3 @@ def spend_key(network: Network, payer: str, nonce: str) -> str:
 def _require_recipient(recipient: str, asked: Asked) -> None:
     if recipient != asked.pay_to.lower():
         raise CredentialRefused("wrong_recipient", "The payment is to somebody else.")
-
-
-def _require_amount(amount: int, asked: Asked) -> None:
-    if amount != asked.amount:
-        raise CredentialRefused("wrong_amount", "The payment is not the amount that this request costs.")
-
-
-def _require_window(valid_after: int, valid_before: int, now: float) -> None:
-    if valid_after > now:
-        raise CredentialRefused("payment_not_yet_valid", "The payment is not valid yet.")
-    if valid_before < now + EXPIRY_MARGIN:
-        raise CredentialRefused("payment_expired", "The payment has expired, or is about to.")

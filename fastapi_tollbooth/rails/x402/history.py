@@ -1,0 +1,96 @@
+"""What the ledger remembers of x402 payments, read by name or by age."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, or_, select
+
+from fastapi_tollbooth.ledger.records import PaymentState
+from fastapi_tollbooth.ledger.tables import metadata
+from fastapi_tollbooth.money import Asset, Money
+from fastapi_tollbooth.rails.x402.accepted import Accepted
+from fastapi_tollbooth.rails.x402.amounts import atomic_amount
+from fastapi_tollbooth.rails.x402.chain import Transferred
+
+LIMIT = 500
+NOT_MADE = (PaymentState.RELEASED, PaymentState.FAILED, PaymentState.CLAIMED)
+
+_payment = metadata.tables["tollbooth_payment"]
+
+
+class Known(NamedTuple):
+    """A payment as the ledger holds it; ``toll`` is its claim, ``reference`` its transaction."""
+
+    state: PaymentState
+    toll: int | None
+    amount: Money
+    reference: str | None
+    expires_at: datetime | None
+    updated_at: datetime
+
+
+_columns = (
+    _payment.c.state,
+    _payment.c.toll_id,
+    _payment.c.amount,
+    _payment.c.asset,
+    _payment.c.reference,
+    _payment.c.expires_at,
+    _payment.c.updated_at,
+)
+
+
+def reader(spend_key: str) -> Callable[[Connection], Known | None]:
+    """A query for one payment."""
+
+    def read(connection: Connection) -> Known | None:
+        row = connection.execute(select(*_columns).where(_payment.c.spend_key == spend_key)).first()
+        return None if row is None else _known(row)
+
+    return read
+
+
+def abandoned(claims: timedelta, settling: timedelta) -> Callable[[Connection], list[tuple[str, Known]]]:
+    """A query for payments that nobody works on: claims and settlements older than this, and all that is unknown."""
+    now = datetime.now(UTC)
+
+    def read(connection: Connection) -> list[tuple[str, Known]]:
+        old_claim = and_(_payment.c.state == PaymentState.CLAIMED, _payment.c.updated_at < now - claims)
+        old_settling = and_(_payment.c.state == PaymentState.SETTLING, _payment.c.updated_at < now - settling)
+        query = (
+            select(_payment.c.spend_key, *_columns)
+            .where(_payment.c.rail == "x402")
+            .where(or_(old_claim, old_settling, _payment.c.state == PaymentState.UNKNOWN))
+            .order_by(_payment.c.updated_at)
+            .limit(LIMIT)
+        )
+        return [(str(row[0]), _known(row[1:])) for row in connection.execute(query)]
+
+    return read
+
+
+def wanted(spend_key: str, known: Known, accepted: Mapping[str, Accepted]) -> tuple[Accepted, Transferred] | None:
+    """What to look for on which chain; None when that chain is not asked, or has no record by nonce."""
+    _, family, chain, token, payer, nonce = spend_key.split(":", 5)
+    place = accepted.get(f"{family}:{chain}")
+    if place is None or not place.network.is_evm or place.network.token.address.lower() != token:
+        return None
+    amount = atomic_amount(known.amount, place.network.token.decimals, None)
+    return place, Transferred(token, payer, nonce, place.pay_to, amount)
+
+
+def _known(row: Sequence[Any]) -> Known:
+    state, toll, amount, asset, reference, expires_at, updated_at = row
+    return Known(
+        PaymentState(state),
+        toll,
+        Money(amount, Asset(asset)),
+        reference,
+        _aware(expires_at),
+        _aware(updated_at) or datetime.min.replace(tzinfo=UTC),
+    )
+
+
+def _aware(moment: object) -> datetime | None:
+    return moment.replace(tzinfo=moment.tzinfo or UTC) if isinstance(moment, datetime) else None

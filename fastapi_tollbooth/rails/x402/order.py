@@ -1,0 +1,107 @@
+"""A payment that came with a request: what it is to buy, and why it may not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from fastapi_tollbooth.errors import Conflict, CredentialRefused, Forbidden
+from fastapi_tollbooth.ledger import operations as ops
+from fastapi_tollbooth.ledger.records import Payment as LedgerPayment
+from fastapi_tollbooth.money import Money
+from fastapi_tollbooth.rails.x402.accepted import Accepted
+from fastapi_tollbooth.rails.x402.payments import Payment
+
+RAIL = "x402"
+LATEST = 253_402_300_799
+"""The last second that a timestamp can name: payers may sign for longer."""
+
+BUSY = "This payment is being worked on by another request. Do not pay again: send it again in a moment."
+UNKNOWN = "Whether the payment arrived is not known yet. Do not pay again: send the same payment in a moment."
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A payment that came with a request, and what it is to buy.
+
+    Attributes:
+        accepted: The network that it is on.
+        payment: What was signed.
+        value: Its amount as money.
+        price: What of it the request costs.
+        route: The route template.
+        body: What the facilitator is asked about.
+    """
+
+    accepted: Accepted
+    payment: Payment
+    value: Money
+    price: Money
+    route: str
+    body: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names under which a facilitator may speak of the network."""
+        network = self.accepted.network
+        return (network.id, *([network.name] if network.name else []))
+
+    def claim(self) -> ops.Claim:
+        """What the ledger is asked, so that nobody else can use the payment. Each payment has an account of its own."""
+        payment, expires_at = self.payment, None
+        if payment.valid_before is not None:
+            expires_at = datetime.fromtimestamp(min(payment.valid_before, LATEST), UTC)
+        claimed = LedgerPayment(
+            rail=RAIL,
+            spend_key=payment.spend_key,
+            amount=self.value.amount,
+            asset=self.value.asset,
+            payer=f"{self.accepted.network.id}:{payment.payer}",
+            expires_at=expires_at,
+        )
+        return ops.Claim(claimed, payment.spend_key, self.price, self.route)
+
+
+class Held(NamedTuple):
+    """A payment that is this request's; a ``settled`` one is charged already. ``reference`` is its transaction."""
+
+    order: Order
+    toll: int
+    account_id: int
+    settled: bool
+    reference: str = ""
+
+
+def settlement_failed(reason: str) -> CredentialRefused:
+    """What a caller is told whose payment did not go through; nothing was charged."""
+    return CredentialRefused(
+        "settlement_failed",
+        "The payment did not go through, and nothing was charged.",
+        members={"settlementReason": reason} if reason else None,
+    )
+
+
+def refusal_of(outcome: ops.Outcome) -> Exception:
+    """What a caller is told whose payment the ledger does not let them use."""
+    if not isinstance(outcome, ops.Refused):
+        return TypeError(f"the ledger answered a claim with {outcome!r}")
+    match outcome.reason:
+        case ops.Reason.IN_USE | ops.Reason.UNSETTLED:
+            return Conflict("payment_in_use", BUSY)
+        case ops.Reason.ALREADY_SPENT:
+            return Forbidden("already_spent", "This payment was spent. If you have not been served, do not pay again.")
+        case ops.Reason.REVOKED:
+            return Forbidden("credential_revoked", "This payment was revoked by the service.")
+        case ops.Reason.INSUFFICIENT:
+            return CredentialRefused("wrong_amount", "The payment is not the amount that this request costs.")
+        case reason:
+            return CredentialRefused(reason.value, "The ledger does not accept this payment.")
+
+
+def invalid(reason: str) -> CredentialRefused:
+    """What a caller is told whose signature, balance or allowance is not good."""
+    return CredentialRefused(
+        "payment_invalid",
+        "The facilitator does not vouch for this payment. Nothing was charged.",
+        members={"facilitatorReason": reason} if reason else None,
+    )

@@ -1,0 +1,246 @@
+"""The x402 rail: one signed stablecoin payment for one request, settled through a facilitator.
+
+A challenge needs nobody and writes nothing. Money moves after the handler has succeeded, or before it runs where the
+owner says so; `settling.py` has the order of steps.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from fastapi_tollbooth.bounded import Bounded
+from fastapi_tollbooth.errors import ConfigurationError, CredentialRefused, RailUnavailable
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.money import MICRO_PER_USD, Asset, Money
+from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
+from fastapi_tollbooth.rails.x402.accepted import Accepted, accepted
+from fastapi_tollbooth.rails.x402.amounts import atomic_amount
+from fastapi_tollbooth.rails.x402.challenge import Resource, payment_required
+from fastapi_tollbooth.rails.x402.facilitator import NoAnswer
+from fastapi_tollbooth.rails.x402.offers import SCHEME, Offer, chosen
+from fastapi_tollbooth.rails.x402.order import RAIL, Held, Order
+from fastapi_tollbooth.rails.x402.payments import Asked, mismatch, read_payment
+from fastapi_tollbooth.rails.x402.resource import resource_url
+from fastapi_tollbooth.rails.x402.settling import Settler
+from fastapi_tollbooth.rails.x402.wire import RECEIPT_HEADERS, Envelope, X402Credential, encode, find, parse
+from fastapi_tollbooth.rates import RateSource
+from fastapi_tollbooth.settings import TollboothSettings
+from fastapi_tollbooth.toll import Quote, Toll
+
+logger = logging.getLogger("fastapi_tollbooth.x402")
+
+CHALLENGES = 1_000
+RATE_DRIFT = 0.02
+"""How far the amount of a price in bitcoin may have moved, by the exchange rate, between the 402 and its payment."""
+FEE_PAYER_SECONDS = 3_600.0
+
+_Key = tuple[str, tuple[Offer, ...], str]
+
+
+class X402Rail:
+    """Stablecoins per request. Implements `Rail`."""
+
+    name = RAIL
+    settles_elsewhere = True
+
+    def __init__(self, settings: TollboothSettings, ledger: Ledger, rates: RateSource) -> None:
+        self._settings = settings
+        self._rates = rates
+        self._accepted = accepted(settings.x402, production=settings.environment == "production")
+        self._settler = Settler(ledger, self._opened)
+        self._challenges: Bounded[_Key, tuple[str, dict[str, Any]]] = Bounded(CHALLENGES)
+        self._fee_payers: dict[str, tuple[str, float]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+        self._client: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def credential(self, headers: RawHeaders) -> X402Credential | None:
+        """The lines of ``PAYMENT-SIGNATURE`` or ``X-PAYMENT``."""
+        return find(headers)
+
+    # ── the challenge ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def challenge(self, quote: Quote, presented: X402Credential | None) -> Challenge:
+        """What to sign, for both versions of the protocol. Asks nobody, and is the same until it is paid."""
+        offers = tuple(offer for _, offer in self._offers(quote))
+        if not offers:
+            raise RailUnavailable("no network can take this price now")
+        url = resource_url(quote.connection.scope, self._settings.public_url, self._settings.trusted_proxies)
+        key = (url, offers, quote.terms.description or "")
+        made = self._challenges.get(key)
+        if made is None:
+            made = payment_required(Resource(url, quote.terms.description or ""), offers)
+            self._challenges.put(key, made)
+        header, members = made
+        expires_at = datetime.now(UTC) + timedelta(seconds=self._settings.x402.max_timeout)
+        return Challenge((("PAYMENT-REQUIRED", header),), members, expires_at)
+
+    def _offers(self, quote: Quote) -> list[tuple[Accepted, Offer]]:
+        found = []
+        flow = quote.terms.settle or self._settings.x402.settle
+        for place in self._accepted:
+            fee_payer = None if place.network.is_evm else self._fee_payer(place)
+            if not place.network.is_evm and fee_payer is None:
+                continue
+            try:
+                amount = atomic_amount(quote.price, place.network.token.decimals, self._rates.current())
+            except ConfigurationError:
+                continue
+            asked = Asked(place.network, amount, place.pay_to)
+            found.append((place, Offer(asked, self._settings.x402.max_timeout, flow, fee_payer)))
+        return found
+
+    # ── the credential ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def authorize(self, credential: X402Credential, quote: Quote) -> Authorization:
+        """Check a payment and take it for this request, durably; move its money now where the owner wants that."""
+        envelope = parse(credential)
+        offers = self._offers(quote)
+        offer = chosen(envelope, [offer for _, offer in offers])
+        place = next(place for place, each in offers if each is offer)
+        payment = read_payment(envelope.payload, offer.asked)
+        asked = _as_signed(offer.asked, payment.amount) if quote.price.asset is not Asset.USD else offer.asked
+        order = Order(
+            accepted=place,
+            payment=payment,
+            value=_money(asked, payment.amount),
+            price=_money(asked, asked.amount),
+            route=quote.route,
+            body=self._question(envelope, Offer(asked, offer.max_timeout, offer.flow, offer.fee_payer), quote),
+        )
+        refusal = mismatch(payment, asked, time.time()) or await self._settler.verify(order)
+        # Of a payment that was made, or may have been, the ledger knows more than whoever refuses it now.
+        if refusal is not None and await self._settler.known(payment.spend_key) is None:
+            raise refusal
+        held = await self._settler.hold(order)
+        if offer.flow == "before" and not held.settled:
+            held = await self._settler.settle_first(held)
+        return Authorization(str(held.toll), order.price, None, payment.spend_key, (envelope.version, held))
+
+    def _question(self, envelope: Envelope, offer: Offer, quote: Quote) -> dict[str, Any]:
+        if envelope.version == 1:
+            url = resource_url(quote.connection.scope, self._settings.public_url, self._settings.trusted_proxies)
+            requirements = offer.v1(url, quote.terms.description or "")
+        else:
+            requirements = offer.v2()
+        return {
+            "x402Version": envelope.version,
+            "paymentPayload": envelope.raw,
+            "paymentRequirements": requirements,
+        }
+
+    # ── the toll ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def capture(self, toll: Toll) -> Receipt:
+        """Have the money moved, unless it has been, and say by which transaction."""
+        version, held = toll.authorization
+        try:
+            transaction = await self._settler.deliver(held)
+        except CredentialRefused as refused:
+            refused.headers = _receipt(version, held, "", str(refused.members.get("settlementReason", "")))
+            raise
+        return Receipt(_receipt(version, held, transaction))
+
+    async def void(self, toll: Toll) -> None:
+        """Let go of the claim; where the money has moved, the payment is good for the same request again."""
+        await self._settler.let_go(toll.authorization[1])
+
+    async def reconcile(self) -> int:
+        """Find out what became of payments that a crash or a lost answer left open; of how many it is known now."""
+        places = {place.network.id: place for place in self._accepted}
+        return await self._settler.reconcile(places, timedelta(seconds=self._settings.toll_deadline))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        client, self._client = self._client, None
+        for task in self._asking:
+            task.cancel()
+        if client is not None and self._loop is asyncio.get_running_loop():
+            await client.aclose()
+
+    # ── the documentation ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def security_scheme(self) -> dict[str, Any]:
+        """An ``apiKey`` in ``PAYMENT-SIGNATURE``."""
+        return {
+            "type": "apiKey",
+            "in": "header",
+            "name": "PAYMENT-SIGNATURE",
+            "description": (
+                "A stablecoin payment per request (x402). Sign one entry of the 402's `PAYMENT-REQUIRED` and send it "
+                "in `PAYMENT-SIGNATURE`; version 1 of the protocol, `X-PAYMENT`, is understood too."
+            ),
+        }
+
+    def offer(self, price: Money | None) -> dict[str, Any]:
+        """One signed payment per request, on any of the networks."""
+        return {
+            "intent": "charge",
+            "method": RAIL,
+            "scheme": SCHEME,
+            "networks": [place.network.id for place in self._accepted],
+            "amount": str(price.amount) if price is not None and price.asset is Asset.USD else None,
+            "currency": "usd-micro",
+        }
+
+    # ── facilitators ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _fee_payer(self, place: Accepted) -> str | None:
+        """Who pays Solana's fees, as far as the facilitator has said; it is asked beside the request, never during."""
+        known, fresh_until = self._fee_payers.get(place.network.id, (None, 0.0))
+        if time.monotonic() > fresh_until:
+            self._fee_payers[place.network.id] = (known or "", time.monotonic() + CONNECT_AGAIN_SECONDS)
+            task = asyncio.get_running_loop().create_task(self._ask_fee_payer(place))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        return known or None
+
+    async def _ask_fee_payer(self, place: Accepted) -> None:
+        with contextlib.suppress(NoAnswer):
+            for kind in await place.facilitator.supported(self._opened()):
+                extra = kind.get("extra")
+                names = (place.network.id, place.network.name)
+                if kind.get("scheme") == SCHEME and kind.get("network") in names and isinstance(extra, dict):
+                    fresh_until = time.monotonic() + FEE_PAYER_SECONDS
+                    self._fee_payers[place.network.id] = (str(extra.get("feePayer", "")), fresh_until)
+
+    def _opened(self) -> httpx.AsyncClient:
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            left, left_loop = self._client, self._loop
+            limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+            self._client, self._loop = httpx.AsyncClient(limits=limits, headers={"Accept": "application/json"}), loop
+            # Connections belong to the event loop that opened them.
+            if left is not None and left_loop is not None and not left_loop.is_closed():
+                asyncio.run_coroutine_threadsafe(left.aclose(), left_loop)
+        return self._client
+
+
+CONNECT_AGAIN_SECONDS = 10.0
+
+
+def _as_signed(asked: Asked, signed: int) -> Asked:
+    near = abs(signed - asked.amount) <= asked.amount * RATE_DRIFT
+    return asked._replace(amount=signed) if near else asked
+
+
+def _money(asked: Asked, atomic: int) -> Money:
+    return Money(min(atomic * MICRO_PER_USD // 10**asked.network.token.decimals, 2**63 - 1), Asset.USD)
+
+
+def _receipt(version: int, held: Held, transaction: str, reason: str = "") -> tuple[tuple[str, str], ...]:
+    network = held.order.accepted.network
+    document: dict[str, Any] = {
+        "success": bool(transaction),
+        "transaction": transaction,
+        "network": (network.name or network.id) if version == 1 else network.id,
+        "payer": held.order.payment.payer,
+    }
+    if not transaction:
+        document["errorReason"] = reason or "settlement_failed"
+    return ((RECEIPT_HEADERS[version], encode(document)),)

@@ -1,0 +1,172 @@
+"""The order of steps of one payment, against a facilitator and a ledger that fail in between."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fastapi_tollbooth.errors import Conflict, CredentialRefused, Forbidden, Unavailable
+from fastapi_tollbooth.ledger import operations as ops
+from fastapi_tollbooth.ledger.audit import verify
+from fastapi_tollbooth.ledger.records import PaymentState
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.money import Asset, Money
+from fastapi_tollbooth.rails.x402.accepted import accepted
+from fastapi_tollbooth.rails.x402.order import Order
+from fastapi_tollbooth.rails.x402.payments import Asked, read_payment
+from fastapi_tollbooth.rails.x402.settling import Settler
+from fastapi_tollbooth.settings import X402Settings
+from tests.stub_facilitator import StubFacilitator, stub_facilitator
+from tests.x402_payer import PAY_TO, payload
+
+pytestmark = pytest.mark.anyio
+
+PRICE = Money(10_000, Asset.USD)
+
+
+class FailingLedger(Ledger):
+    """A ledger that cannot write operations of one kind."""
+
+    fails: type | None = None
+
+    async def apply(self, *operations: ops.Operation) -> list[ops.Outcome]:
+        """Write, or not."""
+        if self.fails is not None and isinstance(operations[0], self.fails):
+            raise Unavailable("ledger_unavailable", "It is down.")
+        return await super().apply(*operations)
+
+
+@pytest.fixture
+def stub() -> Iterator[StubFacilitator]:
+    with stub_facilitator() as running:
+        yield running
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[FailingLedger]:
+    opened = FailingLedger(f"sqlite:///{tmp_path}/t.db")
+    yield opened
+    assert (await opened.read(verify)).discrepancy is None
+    await opened.close()
+
+
+@pytest.fixture
+async def settler(ledger: FailingLedger) -> AsyncIterator[Settler]:
+    async with httpx.AsyncClient() as client:
+        yield Settler(ledger, lambda: client)
+
+
+def order(stub: StubFacilitator, **changes: Any) -> Order:
+    settings = X402Settings(
+        pay_to=PAY_TO, networks=["base-sepolia"], facilitator_url=stub.url, rpc_url=f"{stub.url}/rpc"
+    )
+    place = accepted(settings)[0]
+    sent = payload(10_000, **changes)
+    wanted = {"network": place.network.id, "asset": place.network.token.address}
+    body = {"x402Version": 2, "paymentPayload": {"payload": sent}, "paymentRequirements": wanted}
+    payment = read_payment(sent, Asked(place.network, 10_000, PAY_TO))
+    return Order(place, payment, PRICE, PRICE, "/x", body)
+
+
+async def state(settler: Settler, order: Order) -> PaymentState | None:
+    known = await settler.known(order.payment.spend_key)
+    return known.state if known else None
+
+
+async def test_hold_settle_and_nothing_more(stub: StubFacilitator, settler: Settler) -> None:
+    paid = order(stub)
+    held = await settler.hold(paid)
+    with pytest.raises(Conflict):
+        await settler.hold(paid)
+    assert await settler.deliver(held) == f"0x{1:064x}"
+    with pytest.raises(Forbidden):
+        await settler.hold(paid)
+    assert await state(settler, paid) is PaymentState.SETTLED
+
+
+async def test_a_claim_is_on_disk_before_the_facilitator_is_asked(stub: StubFacilitator, settler: Settler) -> None:
+    paid = order(stub)
+    held = await settler.hold(paid)
+    stub.delay = 0.5
+    settling = asyncio.ensure_future(settler.settle(held, PRICE))
+    while not stub.calls:
+        await asyncio.sleep(0.01)
+    assert await state(settler, paid) is PaymentState.SETTLING
+    with pytest.raises(Conflict):
+        await settler.hold(paid)
+    await settling
+
+
+async def test_if_the_ledger_cannot_begin_nobody_is_asked(
+    stub: StubFacilitator, settler: Settler, ledger: FailingLedger
+) -> None:
+    held = await settler.hold(order(stub))
+    ledger.fails = ops.BeginSettlement
+    with pytest.raises(Unavailable):
+        await settler.deliver(held)
+    assert stub.calls == []
+
+
+async def test_money_that_came_while_the_ledger_was_down_is_owed(
+    stub: StubFacilitator, settler: Settler, ledger: FailingLedger
+) -> None:
+    paid = order(stub)
+    held = await settler.hold(paid)
+    ledger.fails = ops.CompleteSettlement
+    with pytest.raises(Unavailable) as lost:
+        await settler.deliver(held)
+    assert lost.value.reason == "settlement_unknown"
+    ledger.fails = None
+    await ledger.close()  # which writes what is owed
+    again = await settler.hold(paid)
+    assert again.settled
+    assert await settler.deliver(again) == f"0x{1:064x}"
+    assert len(stub.transfers) == 1
+
+
+async def test_a_request_that_is_cancelled_while_its_money_moves_leaves_it_owed(
+    stub: StubFacilitator, settler: Settler
+) -> None:
+    paid = order(stub)
+    held = await settler.hold(paid)
+    stub.delay = 0.3
+    request = asyncio.ensure_future(settler.settle_first(held))
+    while not stub.calls:
+        await asyncio.sleep(0.01)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    deadline = time.monotonic() + 5
+    while await state(settler, paid) is not PaymentState.SETTLED and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert (await settler.hold(paid)).settled
+
+
+async def test_an_authorization_that_lapsed_unused_is_given_up_for_good(
+    stub: StubFacilitator, settler: Settler, ledger: FailingLedger
+) -> None:
+    long_ago = str(int(time.time()) - 600)
+    paid = order(stub, validBefore=long_ago)
+    held = await settler.hold(paid)
+    stub.settle_answer = 500, {}
+    with pytest.raises(Unavailable):
+        await settler.deliver(held)
+    with pytest.raises(CredentialRefused) as refused:
+        await settler.hold(paid)
+    assert refused.value.members == {"settlementReason": "authorization_expired"}
+
+
+async def test_retries_that_come_together_ask_once(stub: StubFacilitator, settler: Settler) -> None:
+    paid = order(stub)
+    held = await settler.hold(paid)
+    stub.lose_settle_answer = True
+    with pytest.raises(Unavailable):
+        await settler.deliver(held)
+    stub.delay = 0.2
+    answers = await asyncio.gather(*(settler.hold(paid) for _ in range(5)), return_exceptions=True)
+    assert sorted(type(answer).__name__ for answer in answers) == ["Conflict"] * 4 + ["Held"]
+    assert (stub.count("/settle"), len(stub.transfers)) == (2, 1)

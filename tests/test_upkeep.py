@@ -1,0 +1,57 @@
+"""What runs beside the application."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fastapi_tollbooth import upkeep as module
+from fastapi_tollbooth.errors import Unavailable
+from fastapi_tollbooth.ledger.operations import Authorize, Fund
+from fastapi_tollbooth.ledger.records import Payment
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.money import Asset, Money
+from fastapi_tollbooth.rates import FixedRate
+from fastapi_tollbooth.testing import FakeRail
+from fastapi_tollbooth.upkeep import Recovered, recover, upkeep
+
+pytestmark = pytest.mark.anyio
+
+
+class OpenRail(FakeRail):
+    """A rail that always finds something, or whose ledger is down."""
+
+    asked = 0
+    down = False
+
+    async def reconcile(self) -> int:
+        """What was found."""
+        self.asked += 1
+        if self.down:
+            raise Unavailable("ledger_unavailable", "It is down.")
+        return 3
+
+
+async def test_tolls_and_payments_are_both_recovered(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/t.db")
+    payment = Payment("fake", "key", 10, Asset.USD, "payer")
+    await ledger.apply(Fund("payer", Money(10, Asset.USD), payment), Authorize("payer", Money(4, Asset.USD), "/x"))
+    await asyncio.sleep(0.02)
+    assert await recover(ledger, [OpenRail(ledger), OpenRail(ledger)], 0.01) == Recovered(tolls=1, payments=6)
+    await ledger.close()
+
+
+async def test_it_goes_on_when_something_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SWEEP_SECONDS", 0.01)
+    ledger = Ledger(f"sqlite:///{tmp_path}/t.db")
+    rail = OpenRail(ledger)
+    rail.down = True
+    async with upkeep(ledger, [rail], FixedRate(None), 60.0):
+        assert rail.asked == 0
+        await ledger.read(lambda connection: None)
+        while rail.asked < 3:
+            await asyncio.sleep(0.01)
+    asked = rail.asked
+    await asyncio.sleep(0.05)
+    assert rail.asked == asked
+    await ledger.close()
