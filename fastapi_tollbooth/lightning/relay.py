@@ -13,6 +13,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
+from websockets.protocol import State
 
 from fastapi_tollbooth.lightning import LightningUnavailable
 from fastapi_tollbooth.lightning.nostr import Event, InvalidEvent, read_event
@@ -112,7 +113,7 @@ class _Line:
     @property
     def is_over(self) -> bool:
         """Nothing more will be heard."""
-        return self._reader.done()
+        return self._reader.done() or self._socket.state is not State.OPEN
 
     async def subscribe(self, service: str) -> None:
         """Have the relay hand on what the wallet writes to the service, and the wallet's description."""
