@@ -129,7 +129,7 @@ def _measure_all(options: argparse.Namespace, directory: Path) -> tuple[Results,
                 # The machine's speed drifts, so what is compared is measured close together and in no fixed order.
                 for case in random.sample(cases, len(cases)):
                     order = Order(
-                        case.server.port, case.request, case.status, connections, WARM_UP_SECONDS, options.seconds
+                        case.server.port, (case.request,), case.status, connections, WARM_UP_SECONDS, options.seconds
                     )
                     results.setdefault((case, connections), []).append(_measure(case, order))
     return results, cases
@@ -174,7 +174,7 @@ def _audits(results: Results, cases: Sequence[Case]) -> dict[str, Audit]:
             answers = sum(
                 result.answers for (measured, _), runs in results.items() if measured is case for result in runs
             )
-            audits["tuned priced" if case.tuned else "priced"] = audit(case.server.database, answers)
+            audits["tuned priced" if case.tuned else "priced"] = audit(case.server.url_of_ledger, answers)
     return audits
 
 

@@ -1,9 +1,8 @@
 """Whether a ledger's books are right after the load: every served call charged once, every balance explained."""
 
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+
+from sqlalchemy import create_engine, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +32,14 @@ SELECT count(*) FROM tollbooth_transfer AS t
 """
 
 
-def audit(database: Path, answers: int) -> Audit:
+def audit(url: str, answers: int) -> Audit:
     """Compare the ledger of a stopped server with the number of paid answers that its callers got."""
-    with closing(sqlite3.connect(database)) as connection:
-        (charges,) = connection.execute(_CHARGES).fetchone()
-        (unresolved,) = connection.execute(_UNRESOLVED).fetchone()
-        accounts = connection.execute(_REPLAY).fetchall()
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect() as connection:
+        charges = int(connection.execute(text(_CHARGES)).scalar_one())
+        unresolved = int(connection.execute(text(_UNRESOLVED)).scalar_one())
+        accounts = connection.execute(text(_REPLAY)).all()
+    engine.dispose()
     problems = []
     # Each answer was waited for, so a surplus would be as wrong as a loss.
     if charges != answers:

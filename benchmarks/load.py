@@ -9,8 +9,9 @@ import gc
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from pathlib import Path
 from time import perf_counter
 from typing import cast
@@ -31,10 +32,10 @@ _STATUS = slice(9, 12)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One measurement; times in seconds."""
+    """One measurement; times in seconds. The connections take turns with the requests."""
 
     port: int
-    request: str
+    requests: tuple[str, ...]
     status: int
     connections: int
     warm_up: float
@@ -59,7 +60,7 @@ class LoadError(Exception):
 class _Tally:
     """What the connections of one measurement share. Moments are those of `perf_counter`."""
 
-    request: bytes
+    requests: Iterator[bytes]
     status: bytes
     measure_from: float
     measure_until: float
@@ -80,7 +81,7 @@ class _Connection(asyncio.Protocol):
 
     def start(self) -> None:
         self._sent = perf_counter()
-        self._transport.write(self._tally.request)
+        self._transport.write(next(self._tally.requests))
 
     def data_received(self, data: bytes) -> None:
         if self._buffer:
@@ -118,7 +119,7 @@ class _Connection(asyncio.Protocol):
             self._finish()
             return
         self._sent = now
-        self._transport.write(tally.request)
+        self._transport.write(next(tally.requests))
 
     def _fail(self, why: str) -> None:
         self._tally.failure = self._tally.failure or why
@@ -158,7 +159,8 @@ def measure(order: Order) -> Result:
 
 async def _run(order: Order) -> Result:
     loop = asyncio.get_running_loop()
-    tally = _Tally(order.request.encode(), str(order.status).encode(), 0.0, 0.0)
+    requests = cycle([request.encode() for request in order.requests])
+    tally = _Tally(requests, str(order.status).encode(), 0.0, 0.0)
     connections = []
     for _ in range(order.connections):
         _, connection = await loop.create_connection(lambda: _Connection(tally), "127.0.0.1", order.port)

@@ -22,10 +22,10 @@ _ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answers on a port of the loopback interface, with its ledger, if it has one, in ``database``."""
+    """A server that answers on a port of the loopback interface, and the URL of its ledger, if it has one."""
 
     port: int
-    database: Path
+    url_of_ledger: str
 
     @property
     def url(self) -> str:
@@ -38,24 +38,30 @@ class ServerError(Exception):
 
 
 @contextmanager
-def serve(app: Literal["bare", "priced"], directory: Path, *, tuned_gc: bool) -> Iterator[Server]:
+def serve(
+    app: Literal["bare", "priced", "orm"], directory: Path, *, tuned_gc: bool, ledger: str = "", workers: int = 1
+) -> Iterator[Server]:
     """Run an application of `benchmarks.apps`. Leaving the context stops it, and so writes all that its ledger owes.
+
+    The ledger is a new SQLite file, or in the database of that URL.
 
     Raises:
         ServerError: it did not start, or had to be killed.
     """
     name = f"{app}-tuned" if tuned_gc else app
-    server = Server(_free_port(), directory / f"{name}.db")
+    server = Server(_free_port(), ledger or f"sqlite:///{directory / name}.db")
     # A developer's own settings must not change what is measured: neither variables, nor a .env where we were started.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TOLLBOOTH_")}
     environment |= {
-        "TOLLBOOTH_DATABASE_URL": f"sqlite:///{server.database}",
+        "TOLLBOOTH_DATABASE_URL": server.url_of_ledger,
+        "TOLLBOOTH_SECRET": "s" * 32,
         "TOLLBOOTH_TOP_UP": "100000000",
         TUNED_GC: "1" if tuned_gc else "0",
     }
     command = [sys.executable, "-m", "uvicorn", "--factory", f"benchmarks.apps:{app}", "--app-dir", str(_ROOT)]
     command += ["--host", "127.0.0.1", "--port", str(server.port), "--no-access-log", "--log-level", "warning"]
-    log = directory / f"{name}.log"
+    command += ["--workers", str(workers)] if workers > 1 else []
+    log = directory / f"{name}-{server.port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=directory, env=environment, stdout=output, stderr=output)
     try:
@@ -94,8 +100,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], server: Server, log: Pat
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
-        except OSError:
+            httpx.get(f"{server.url}/plain", trust_env=False, timeout=1)
+        except httpx.HTTPError:
             time.sleep(0.05)
         else:
             return

@@ -21,12 +21,13 @@ _TEMPLATE = "tollbooth_template"
 
 
 class PostgresServer:
-    """A PostgreSQL server of our own. It is not asked to survive a power cut, so that tests are quick."""
+    """A PostgreSQL server of our own. Unless it is ``durable`` it need not survive a power cut, so tests are quick."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, durable: bool = False) -> None:
         self._server: Any = get_server(directory, cleanup_mode="delete")
         self._names = (f"test_{number}" for number in itertools.count(1))
-        for setting in ("fsync = off", "full_page_writes = off", "max_connections = 200"):
+        quick = () if durable else ("fsync = off", "full_page_writes = off")
+        for setting in ("max_connections = 200", *quick):
             self.execute(f"ALTER SYSTEM SET {setting}")
         self.restart()
         self.execute(f"CREATE DATABASE {_TEMPLATE}")
@@ -88,9 +89,9 @@ class PostgresServer:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
+def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
     """A server of one's own until the context is left."""
-    server = PostgresServer(tempfile.mkdtemp(prefix="tollbooth-pg-"))
+    server = PostgresServer(tempfile.mkdtemp(prefix="tollbooth-pg-"), durable=durable)
     try:
         yield server
     finally:

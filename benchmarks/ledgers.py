@@ -1,0 +1,103 @@
+"""``python -m benchmarks.ledgers``: paid calls on each database, with one worker and two, on one account and on many.
+
+Beside them the way that it is usually done, an ORM session per request. Every line is compared with bare FastAPI with
+as many workers in the same round, and the books of every ledger are checked at the end.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.audit import audit
+from benchmarks.load import LoadError, Order, Result, encode, measure
+from benchmarks.report import summarize, table
+from benchmarks.servers import Server, ServerError, buy_credit, serve
+from tests.databases import running_postgres
+
+ACCOUNTS = 1_000
+CONNECTIONS = 64
+WARM_UP_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Case:
+    """Requests to one server, what each round measured, and the bare server that it is compared with."""
+
+    name: str
+    server: Server
+    requests: tuple[str, ...]
+    baseline: "Case | None" = None
+    results: list[Result] = field(default_factory=list)
+
+
+def main() -> int:
+    """Run the benchmark; the exit status is 0 when every answer and every book was right."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ledgers", description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+    try:
+        with ExitStack() as stack:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tollbooth-ledgers-")))
+            postgres = stack.enter_context(running_postgres(durable=True))
+            with ExitStack() as servers:
+                cases: list[Case] = []
+                for workers in options.workers:
+                    databases = {"SQLite": f"sqlite:///{directory}/{workers}.db", "PostgreSQL": postgres.fresh()}
+                    cases += _cases(servers, directory, databases, workers, postgres.empty())
+                _measure(cases, options.rounds, options.seconds)
+            problems = _problems(cases)
+    except (LoadError, ServerError) as error:
+        print(f"the run failed: {error}", file=sys.stderr)
+        return 1
+    rows = [summarize(case.name, CONNECTIONS, case.results, (case.baseline or case).results) for case in cases]
+    print(f"medians of {options.rounds} rounds, ratios to bare FastAPI with as many workers in the same round\n")
+    print(table(rows))
+    print("\nbooks: " + ("; ".join(problems) or "nothing lost, nothing charged twice, all balances match"))
+    return 1 if problems else 0
+
+
+def _cases(servers: ExitStack, directory: Path, databases: dict[str, str], workers: int, for_orm: str) -> list[Case]:
+    label = f"{workers} worker{'s' if workers > 1 else ''}"
+    bare = Case(
+        f"bare FastAPI, {label}",
+        servers.enter_context(serve("bare", directory, tuned_gc=False, workers=workers)),
+        (encode("/plain"),),
+    )
+    cases = [bare]
+    for name, url in databases.items():
+        server = servers.enter_context(serve("priced", directory, tuned_gc=False, ledger=url, workers=workers))
+        requests = [encode("/paid", [("Authorization", buy_credit(server))]) for _ in range(ACCOUNTS)]
+        cases.append(Case(f"{name}, 1 account, {label}", server, (requests[0],), bare))
+        cases.append(Case(f"{name}, {ACCOUNTS:,} accounts, {label}", server, tuple(requests), bare))
+    if workers == 1:
+        for name, url in {"SQLite": f"sqlite:///{directory}/orm.db", "PostgreSQL": for_orm}.items():
+            server = servers.enter_context(serve("orm", directory, tuned_gc=False, ledger=url))
+            cases.append(Case(f"{name}, ORM session, {label}", server, (encode("/paid"),), bare))
+    return cases
+
+
+def _measure(cases: list[Case], rounds: int, seconds: float) -> None:
+    for round_ in range(rounds):
+        print(f"round {round_ + 1} of {rounds}", file=sys.stderr, flush=True)
+        for case in random.sample(cases, len(cases)):
+            order = Order(case.server.port, case.requests, 200, CONNECTIONS, WARM_UP_SECONDS, seconds)
+            case.results.append(measure(order))
+
+
+def _problems(cases: list[Case]) -> list[str]:
+    answers: dict[str, int] = {}
+    for case in cases:
+        if case.baseline is not None and "ORM" not in case.name:
+            url = case.server.url_of_ledger
+            answers[url] = answers.get(url, 0) + sum(result.answers for result in case.results)
+    return [problem for url, count in answers.items() for problem in audit(url, count).problems]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
