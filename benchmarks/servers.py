@@ -55,6 +55,7 @@ def serve(
     environment |= {
         "TOLLBOOTH_DATABASE_URL": server.url_of_ledger,
         "TOLLBOOTH_SECRET": "s" * 32,
+        "TOLLBOOTH_UNPAID_RATE_LIMIT": "off",
         "TOLLBOOTH_TOP_UP": "100000000",
         TUNED_GC: "1" if tuned_gc else "0",
     }

@@ -2,16 +2,17 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from fastapi_tollbooth import Asset, Money, Tollbooth, TollboothSettings
 from fastapi_tollbooth.ledger import sweeper
 from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Resolved
 from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.sweeper import sweep
+from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.ledger.writer import Ledger
 
 KEY = "l402:aa"
@@ -64,7 +65,8 @@ async def test_what_is_resolved_stays_so(ledger: Ledger) -> None:
 
 @pytest.mark.anyio
 async def test_each_part_of_the_journal_is_looked_at_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeper, "LIMIT", 4)
+    monkeypatch.setattr(sweeper, "STRETCH", 4)
+    monkeypatch.setattr(sweeper, "UNSETTLED", NOW)
     for _ in range(10):
         await promise(ledger, 1)
     assert await sweep(ledger, NOW) == 10
@@ -74,6 +76,41 @@ async def test_each_part_of_the_journal_is_looked_at_once(ledger: Ledger, monkey
     await promise(ledger, 1)
     assert await sweep(ledger, NOW) == 1
     assert (await ledger.read(lambda connection: connection.execute(query).one())).looked_up_to > looked
+
+
+@pytest.mark.anyio
+async def test_what_was_written_late_with_an_early_id_is_found(ledger: Ledger) -> None:
+    early, late = await promise(ledger), await promise(ledger)
+
+    async def rename(id_: int, to: int) -> None:
+        move = text("UPDATE tollbooth_transfer SET id = :to WHERE id = :id")
+        await ledger.execute(lambda connection: connection.execute(move, {"id": id_, "to": to}))
+
+    # As when a transaction that took its ids first commits last.
+    await rename(early.toll, -1)
+    assert await sweep(ledger, NOW) == 1
+    await rename(-1, early.toll)
+    assert await sweep(ledger, NOW) == 1
+    assert await balances(ledger) == (100, 0)
+    assert late.toll > early.toll
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("minutes", [0, 7, 30, 60, 90])
+async def test_the_last_transfer_before_a_moment_is_found_by_halves(ledger: Ledger, minutes: int) -> None:
+    written = [(await promise(ledger, 1)).toll for _ in range(60)]
+    start = datetime.now(UTC) - timedelta(minutes=60)
+
+    def age(connection: Connection) -> None:
+        for number, toll in enumerate(written):
+            moment = start + timedelta(minutes=number)
+            transfer = metadata.tables["tollbooth_transfer"]
+            connection.execute(transfer.update().where(transfer.c.id == toll).values(created_at=moment))
+
+    await ledger.execute(age)
+    moment = start + timedelta(minutes=minutes, seconds=-1)
+    found = await ledger.read(lambda connection: sweeper._last_before(connection, written[0] - 1, moment))
+    assert found == (written[min(minutes, 60) - 1] if minutes else written[0] - 1)
 
 
 @pytest.mark.anyio

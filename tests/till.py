@@ -137,7 +137,11 @@ class Worker:
 
     def start(self) -> None:
         """Start it; `wait` says when it serves."""
-        settings = {"TOLLBOOTH_DATABASE_URL": self.url, "TOLLBOOTH_SECRET": "s" * 32}
+        settings = {
+            "TOLLBOOTH_DATABASE_URL": self.url,
+            "TOLLBOOTH_SECRET": "s" * 32,
+            "TOLLBOOTH_UNPAID_RATE_LIMIT": "off",
+        }
         self.process = _FORKS.Process(target=_serve, args=(self.port, self.log, settings), daemon=True)
         self.process.start()
 

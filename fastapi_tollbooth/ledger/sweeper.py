@@ -2,7 +2,7 @@
 
 A process that dies between a charge and its capture leaves a pending transfer behind. Past its deadline nobody will
 resolve it any more, so the sweeper voids it, in the payer's favour. One worker sweeps at a time, under a lease in the
-database, and remembers how far it has looked: each transfer is looked at once, however large the journal grows.
+database, and remembers how far it has looked: each transfer is looked at once or twice, however large the journal is.
 """
 
 import asyncio
@@ -21,7 +21,13 @@ from fastapi_tollbooth.ledger.writer import Ledger
 logger = logging.getLogger("fastapi_tollbooth.ledger")
 
 LEASE = timedelta(minutes=5)
-LIMIT = 1_000
+STRETCH = 5_000
+"""How many rows are looked at in one go: requests wait for the ledger meanwhile."""
+AT_ONCE = 500
+
+UNSETTLED = timedelta(minutes=2)
+"""What is younger is looked at again. On PostgreSQL a transaction may commit after one that has higher ids; none of
+them lives that long, and no two clocks should differ by as much."""
 
 _transfer = metadata.tables["tollbooth_transfer"]
 _sweep = metadata.tables["tollbooth_sweep"]
@@ -38,17 +44,19 @@ async def sweep(ledger: Ledger, deadline: timedelta) -> int:
     start = await ledger.execute(partial(_take_lease, owner=owner))
     if start is None:
         return 0
-    looked_up_to, swept = start, 0
+    now, swept, looked_up_to = datetime.now(UTC), 0, start
     try:
-        while True:
-            oldest = datetime.now(UTC) - deadline
-            last, open_tolls = await ledger.read(partial(_find, looked_up_to=looked_up_to, oldest=oldest))
-            outcomes = await asyncio.gather(*(ledger.apply(Void(account, toll)) for account, toll in open_tolls))
-            swept += sum(outcome == [Resolved("void")] for outcome in outcomes)
+        end = await ledger.read(partial(_last_before, after=start, moment=now - deadline))
+        while looked_up_to < end:
+            last, open_tolls = await ledger.read(partial(_find, after=looked_up_to, end=end, moment=now - deadline))
+            for some in range(0, len(open_tolls), AT_ONCE):
+                voids = [ledger.apply(Void(account, toll)) for account, toll in open_tolls[some : some + AT_ONCE]]
+                outcomes = await asyncio.gather(*voids)
+                swept += sum(outcome == [Resolved("void")] for outcome in outcomes)
             looked_up_to = last
-            if len(open_tolls) < LIMIT:
-                break
     finally:
+        settled = partial(_last_before, after=start, moment=now - max(deadline, UNSETTLED))
+        looked_up_to = min(looked_up_to, await ledger.read(settled))
         await ledger.execute(partial(_release, owner=owner, looked_up_to=looked_up_to))
     if swept:
         logger.warning("%d tolls were left open by a process that ended; their money was given back", swept)
@@ -80,19 +88,31 @@ def _release(connection: Connection, owner: str, looked_up_to: int) -> None:
     connection.execute(update(_sweep).where(_sweep.c.owner == owner).values(**released))
 
 
-def _find(connection: Connection, looked_up_to: int, oldest: datetime) -> tuple[int, list[tuple[int, int]]]:
-    """How far the journal is old enough, and the open tolls on the way there, as (account, toll)."""
-    old = select(func.max(_transfer.c.id)).where(_transfer.c.id > looked_up_to, _transfer.c.created_at < oldest)
-    last = connection.execute(old).scalar()
-    if last is None:
-        return looked_up_to, []
+def _last_before(connection: Connection, after: int, moment: datetime) -> int:
+    """The last transfer that was written before the moment, or ``after`` if none was since."""
+    # Ids grow with time, so this is a search by halves: the rows of the last deadline may be millions.
+    low, high = after, int(connection.execute(select(func.coalesce(func.max(_transfer.c.id), after))).scalar_one())
+    while low < high:
+        middle = (low + high + 1) // 2
+        row = select(_transfer.c.id, _transfer.c.created_at).where(_transfer.c.id >= middle)
+        id_, created_at = connection.execute(row.order_by(_transfer.c.id).limit(1)).one()
+        if created_at.replace(tzinfo=created_at.tzinfo or UTC) < moment:
+            low = id_
+        else:
+            high = middle - 1
+    return low
+
+
+def _find(connection: Connection, after: int, end: int, moment: datetime) -> tuple[int, list[tuple[int, int]]]:
+    """The next stretch of the journal: where it ends, and the tolls in it that are still open, as (account, toll)."""
+    within = (_transfer.c.id > after, _transfer.c.id <= end)
+    stretch = select(_transfer.c.id).where(*within).order_by(_transfer.c.id).limit(STRETCH).subquery()
+    last = int(connection.execute(select(func.max(stretch.c.id))).scalar_one())
     open_tolls = (
         select(_transfer.c.debit_account_id, _transfer.c.id)
         .outerjoin(_resolution, (_resolution.c.toll_id == _transfer.c.id) & (_resolution.c.kind == "charge"))
-        .where(_transfer.c.id > looked_up_to, _transfer.c.id <= last)
+        .where(_transfer.c.id > after, _transfer.c.id <= last, _transfer.c.created_at < moment)
         .where(_transfer.c.phase == "pending", _transfer.c.kind == "charge", _resolution.c.id.is_(None))
         .order_by(_transfer.c.id)
-        .limit(LIMIT)
     )
-    found = [(account, toll) for account, toll in connection.execute(open_tolls)]
-    return (found[-1][1] if len(found) == LIMIT else int(last)), found
+    return last, [(account, toll) for account, toll in connection.execute(open_tolls)]
