@@ -21,6 +21,7 @@ from fastapi_tollbooth.models import built_in
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.tollbooth import Tollbooth
 from fastapi_tollbooth.upkeep import Recovered
+from fastapi_tollbooth.variables import page
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="Get paid per request on FastAPI.")
 
@@ -69,6 +70,12 @@ def models(as_json: AsJson = False) -> None:
         typer.echo(f"  {source}")
     for model, price in table.prices.items():
         typer.echo(f"{price!s:>8}  {model}")
+
+
+@main.command()
+def settings() -> None:
+    """Print the table of all settings, in Markdown."""
+    typer.echo(page(), nl=False)
 
 
 @ledger.command()

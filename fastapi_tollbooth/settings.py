@@ -12,7 +12,10 @@ from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.money import Money, Rate
 from fastapi_tollbooth.terms import RateLimit
 
+PREFIX = "TOLLBOOTH_"
 MIN_SECRET_LENGTH = 32
+SECRETS = Path("/run/secrets")
+"""Where Docker and Podman put secrets: one file for each variable, named like it."""
 
 
 def _rate(value: Any) -> Any:
@@ -60,7 +63,7 @@ class X402Asset(BaseModel):
 class X402Settings(BaseModel):
     """Stablecoin payments over x402; off without ``pay_to``. Each field is the variable ``TOLLBOOTH_X402__<FIELD>``."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     pay_to: str | dict[str, str] | None = None
     """Your address; or a JSON map of network to address."""
@@ -98,7 +101,7 @@ _PREFIXES = {"mainnet": "bc", "testnet": "tb", "signet": "tbs", "regtest": "bcrt
 class LightningSettings(BaseModel):
     """The Lightning node that receives the service's money. Each field is ``TOLLBOOTH_LIGHTNING__<FIELD>``."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     backend: Literal["dev", "phoenixd", "lnd", "cln", "lnbits", "nwc", "none"] | None = None
     """What kind of node it is. By default the development node in development, and none in production."""
@@ -132,7 +135,13 @@ class TollboothSettings(BaseSettings):
     """The settings of a `Tollbooth`. Each field is the variable ``TOLLBOOTH_<FIELD>``."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TOLLBOOTH_", env_nested_delimiter="__", env_file=".env", extra="ignore", hide_input_in_errors=True
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+        extra="ignore",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
     environment: Literal["development", "production"] = "development"

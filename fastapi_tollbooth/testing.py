@@ -53,6 +53,7 @@ class FakeRail:
 
     name = "fake"
     settles_elsewhere = True
+    for_development = True
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

@@ -26,6 +26,7 @@ from fastapi_tollbooth.errors import (
 )
 from fastapi_tollbooth.free_tier import EXHAUSTED
 from fastapi_tollbooth.guard import guarded
+from fastapi_tollbooth.hardening import require_safe
 from fastapi_tollbooth.hooks import Hooks
 from fastapi_tollbooth.keys import KeyRing, load_key_ring
 from fastapi_tollbooth.ledger.writer import Ledger
@@ -163,6 +164,7 @@ class Tollbooth(Hooks):
             raise ConfigurationError("install the tollbooth before the application serves its first request")
         if hasattr(app.state, "tollbooth"):
             raise ConfigurationError("this application has a tollbooth already: install one, once")
+        require_safe(self.settings, lambda: self.rails)
         rails = self.rails
         app.state.tollbooth = self
         app.user_middleware.append(Middleware(SettlementLayer, engine=self))

@@ -3,11 +3,9 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,20 +47,10 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
-def variables(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from variables(field.annotation, f"{prefix}{name.upper()}__")
-        else:
-            yield prefix + name.upper()
+def test_the_table_of_settings_is_the_one_that_the_code_makes() -> None:
+    from fastapi_tollbooth.variables import page
 
-
-def test_every_setting_is_documented() -> None:
-    from fastapi_tollbooth import TollboothSettings
-
-    page = (ROOT / "docs" / "settings.md").read_text()
-    documented = set(re.findall(r"`TOLLBOOTH_([A-Z0-9_]+)`", page))
-    assert documented == set(variables(TollboothSettings))
+    assert (ROOT / "docs" / "settings.md").read_text().endswith(page()), "end it with `fastapi-tollbooth settings`"
 
 
 @pytest.mark.parametrize(("page", "folder"), [("l402.md", "rails"), ("x402.md", "rails/x402")])

@@ -136,7 +136,10 @@ def test_installing_late_or_twice_is_refused(booth: Tollbooth, settings: Tollboo
 
 def test_production_without_a_way_to_be_paid_does_not_install(tmp_path: Any) -> None:
     settings = TollboothSettings(
-        _env_file=None, environment="production", secret="s" * 32, database_url=f"sqlite:///{tmp_path}/t.db"
+        _env_file=None,
+        environment="production",
+        secret="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b",
+        database_url=f"sqlite:///{tmp_path}/t.db",
     )
     with pytest.raises(ConfigurationError, match="no way to be paid"):
         Tollbooth(settings).install(FastAPI())
@@ -145,10 +148,14 @@ def test_production_without_a_way_to_be_paid_does_not_install(tmp_path: Any) -> 
 
 def test_production_has_no_paying_endpoint(tmp_path: Any) -> None:
     settings = TollboothSettings(
-        _env_file=None, environment="production", secret="s" * 32, database_url=f"sqlite:///{tmp_path}/t.db"
+        _env_file=None,
+        environment="production",
+        secret="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b",
+        database_url=f"sqlite:///{tmp_path}/t.db",
+        lightning={"backend": "lnbits", "api_key": "0" * 32},
+        btc_usd="100000",
     )
     booth = Tollbooth(settings)
-    booth._given_rails = (FakeRail(booth.ledger),)
     with TestClient(app_with(booth)) as client:
         assert client.post("/tollbooth/dev/pay", json={"invoice": "x"}).status_code == 404
 

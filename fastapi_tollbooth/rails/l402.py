@@ -19,6 +19,7 @@ from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import Invoice, InvoiceState, LightningBackend, LightningUnavailable
 from fastapi_tollbooth.lightning.checking import request_invoice
+from fastapi_tollbooth.lightning.dev import DevNode
 from fastapi_tollbooth.money import MSAT_PER_SAT, Asset, Money, Rate, divide_up
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
 from fastapi_tollbooth.rails.caveats import write
@@ -67,6 +68,7 @@ class L402Rail:
         self._keys = keys
         self._ledger = ledger
         self._node = node
+        self.for_development = isinstance(node, DevNode)
         self._rates = rates
         self._caveats: OwnerCaveats = {} if caveats is None else caveats
         self._verified: Bounded[bytes, Verified] = Bounded(VERIFIED_CREDENTIALS)

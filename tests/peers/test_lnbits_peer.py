@@ -82,7 +82,7 @@ class Shop:
         settings = TollboothSettings(
             _env_file=None,
             environment="production",
-            secret="s" * 32,
+            secret="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b",
             database_url=f"sqlite:///{self.database}",
             top_up=3,
             btc_usd="100000",
