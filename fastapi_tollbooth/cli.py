@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.importer import ImportFromStringError, import_from_string
 
+from fastapi_tollbooth.doctor import Finding, Level, Patient
+from fastapi_tollbooth.doctor.configuration import look
+from fastapi_tollbooth.doctor.probe import probe
+from fastapi_tollbooth.doctor.reachable import ask
 from fastapi_tollbooth.errors import ConfigurationError, Unavailable
 from fastapi_tollbooth.ledger.audit import verify as audited
 from fastapi_tollbooth.ledger.schema import HEAD
@@ -70,6 +75,37 @@ def models(as_json: AsJson = False) -> None:
         typer.echo(f"  {source}")
     for model, price in table.prices.items():
         typer.echo(f"{price!s:>8}  {model}")
+
+
+@main.command()
+def doctor(
+    app: AppName,
+    as_json: AsJson = False,
+    url: Annotated[str | None, typer.Option("--probe", help="Call the service that runs there, too.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address that the server listens on.")] = None,
+    workers: Annotated[int | None, typer.Option(help="How many processes serve.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask nobody: no database, node or facilitator.")] = False,
+) -> None:
+    """Go through the checklist for production; exit with 1 if there is a problem."""
+    tollbooth = _tollbooth_of(app)
+    patient = Patient(tollbooth.apps[0], tollbooth, os.environ, Path.cwd(), host, workers)
+    findings = list(look(patient)) + asyncio.run(_ask(None if offline else patient, url))
+    problems = sum(finding.level is Level.PROBLEM for finding in findings)
+    if as_json:
+        _print_json({"problems": problems, "findings": [finding._asdict() for finding in findings]})
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.level.upper():8} {finding.check:14} {finding.detail}")
+            if finding.mend:
+                typer.echo(f"{'':24}{finding.mend}")
+        typer.echo(f"{problems} problems")
+    if problems:
+        raise typer.Exit(1)
+
+
+async def _ask(patient: Patient | None, url: str | None) -> list[Finding]:
+    asked = [] if patient is None else [finding async for finding in ask(patient)]
+    return asked + ([] if url is None else [finding async for finding in probe(url)])
 
 
 @main.command()

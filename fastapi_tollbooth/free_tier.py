@@ -62,7 +62,7 @@ class FreeUses:
         self._ledger = ledger
         self._clients = clients
         self._background = background
-        self._default = default
+        self.default = default
         self._exhausted: Bounded[Use, float] = Bounded(EXHAUSTED_CLIENTS)
         self._pruned: date | None = None
 
@@ -121,7 +121,7 @@ class FreeUses:
 
     def _tier_of(self, quote: Quote) -> FreeTier | None:
         own = quote.terms.free_tier
-        tier = self._default if own is None else (own or None)
+        tier = self.default if own is None else (own or None)
         return tier if tier is not None and tier.cost(quote.price) is not None else None
 
     def _use(self, quote: Quote, tier: FreeTier) -> Use:

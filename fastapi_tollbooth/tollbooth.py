@@ -86,7 +86,7 @@ class Tollbooth(Hooks):
         self._caveats: dict[str, OwnerCaveat] = {}
         self._given_node = lightning
         self.admission = Admission(self.settings, self.ledger, lambda: self.keys, self._background, free_tier)
-        self._apps: list[FastAPI] = []
+        self.apps: list[FastAPI] = []
 
     @cached_property
     def keys(self) -> KeyRing:
@@ -173,7 +173,7 @@ class Tollbooth(Hooks):
         if self._given_rails is None and self.dev_node is not None:
             app.router.routes.extend(dev_routes(self.dev_node))
         document(app, rails)
-        self._apps.append(app)
+        self.apps.append(app)
         if self.observes:
             logger.warning(observe.WARNING)
         self.check()
@@ -275,7 +275,7 @@ class Tollbooth(Hooks):
     def prices(self) -> list[PricedRoute]:
         """Every priced route of the applications that this is installed on, and of those mounted in them."""
         limited = self.settings.free_rate_limit is not None
-        return prices_of(self._apps, self.settings.default_price, limited)
+        return prices_of(self.apps, self.settings.default_price, limited)
 
     def check(self) -> None:
         """Make sure that every request to every priced route has a price.

@@ -65,3 +65,45 @@ def test_models_state_their_date() -> None:
     table = json.loads(call("models", "--json")[1])
     assert table["as_of"] in output
     assert table["prices"]["gpt-4o"].startswith("$")
+
+
+SAFE_APP = """
+from fastapi import Depends, FastAPI
+from fastapi_tollbooth import Tollbooth, priced
+app = FastAPI()
+Tollbooth().install(app)
+
+@app.get("/weather", dependencies=[Depends(priced("$0.01"))])
+async def weather(): ...
+"""
+
+
+def test_doctor_finds_what_is_wrong_and_passes_what_the_documentation_recommends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, output = call("doctor", "cli_shop:app")
+    assert code == 1
+    assert "PROBLEM  fallbacks" in output
+    (tmp_path / "safe_shop.py").write_text(SAFE_APP)
+    safe = {
+        "ENVIRONMENT": "production",
+        "SECRET": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/safe.db",
+        "LIGHTNING__BACKEND": "lnbits",
+        "LIGHTNING__URL": "https://lnbits.example.com",
+        "LIGHTNING__API_KEY": "0" * 32,
+    }
+    for name, value in safe.items():
+        monkeypatch.setenv(f"TOLLBOOTH_{name}", value)
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1")
+    code, output = call("doctor", "safe_shop:app", "--host", "127.0.0.1", "--offline", "--json")
+    report = json.loads(output)
+    assert (code, report["problems"]) == (0, 0)
+    assert {finding["level"] for finding in report["findings"]} == {"ok"}
+    assert {"bind", "cors", "limits", "hazards"} <= {finding["check"] for finding in report["findings"]}
+
+
+def test_settings_prints_the_table() -> None:
+    code, output = call("settings")
+    assert code == 0
+    assert "| `TOLLBOOTH_SECRET` |" in output
