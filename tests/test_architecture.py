@@ -38,7 +38,7 @@ ORDER = [
     {"rails.x402.cdp", "rails.x402.facilitator", "rails.x402.chain", "rails.x402.offers"},
     {"rails.x402.payments"},
     {"rails.x402.svm"},
-    {"rails.x402.wire", "rails.x402.amounts", "rails.x402.networks", "rails.x402.__init__"},
+    {"rails.x402.wire", "rails.x402.amounts", "rails.x402.networks", "rails.x402.keccak", "rails.x402.__init__"},
     {"rails.macaroon", "rails.__init__"},
     {"pricing", "toll"},
     {"rules", "models"},

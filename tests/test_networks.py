@@ -3,7 +3,7 @@
 import pytest
 
 from fastapi_tollbooth import ConfigurationError
-from fastapi_tollbooth.rails.x402.networks import BY_ID, BY_NAME, Token, find_network, network_id, require_address
+from fastapi_tollbooth.rails.x402.networks import BY_ID, BY_NAME, Token, find_network, network_id, read_address
 
 TOKEN = Token("0x" + "12" * 20, 18, "Dollar", "1")
 
@@ -26,7 +26,7 @@ def test_every_address_of_the_table_is_one(network: object) -> None:
 
 
 def test_another_token_replaces_usdc_or_makes_an_unknown_chain_known() -> None:
-    assert find_network("base", TOKEN).token is TOKEN
+    assert find_network("base", TOKEN).token == TOKEN
     assert find_network("base", TOKEN).name == "base"
     chain = find_network("eip155:31337", TOKEN)
     assert (chain.id, chain.name, chain.is_evm) == ("eip155:31337", None, True)
@@ -49,4 +49,12 @@ def test_a_chain_without_a_known_token_needs_one() -> None:
 )
 def test_an_address_is_of_its_network(network: str, address: str) -> None:
     with pytest.raises(ConfigurationError, match="my wallet on"):
-        require_address(find_network(network), address, "my wallet")
+        read_address(find_network(network), address, "my wallet")
+
+
+def test_an_address_gets_its_checksum_and_a_mistyped_one_is_refused() -> None:
+    base, good = find_network("base"), "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+    for written in (good, good.lower(), "0x" + good[2:].upper()):
+        assert read_address(base, written, "my wallet") == good
+    with pytest.raises(ConfigurationError, match="mistyped"):
+        read_address(base, good.replace("5aA", "5Aa"), "my wallet")

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 PAYER = "0x" + "ab" * 20
-PAY_TO = "0x" + "5e" * 20
+PAY_TO = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 SIGNATURE = "0x" + "11" * 65
 
 

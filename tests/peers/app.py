@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 
 from fastapi_tollbooth import Tollbooth, priced
 
@@ -31,6 +31,20 @@ async def echo(body: dict[str, Any]) -> dict[str, Any]:
     """Dear, and with a request body that a client must send again after it has paid."""
     _runs["echo"] += 1
     return {"echo": body}
+
+
+@app.get("/letter", dependencies=[Depends(priced("$0.02", settle="before"))])
+async def letter() -> dict[str, str]:
+    """Paid before it is written."""
+    _runs["letter"] += 1
+    return {"letter": "sent"}
+
+
+@app.get("/stumble", dependencies=[Depends(priced("$0.01"))])
+async def stumble() -> None:
+    """Never serves anybody."""
+    _runs["stumble"] += 1
+    raise HTTPException(500, "it stumbles")
 
 
 @app.get("/runs")

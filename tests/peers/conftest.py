@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ CLIENTS = Path(__file__).parent / "clients"
 Command = Sequence[str | Path]
 
 PythonOf = Callable[..., Path]
-NodeFolderOf = Callable[[str], Path]
+NodeFolderOf = Callable[..., Path]
 
 _INSTALL_SECONDS = 600
 _CLIENT_SECONDS = 60
@@ -46,20 +47,20 @@ def python_of(pytestconfig: pytest.Config) -> PythonOf:
 
 @pytest.fixture(scope="session")
 def node_folder_of(pytestconfig: pytest.Config) -> NodeFolderOf:
-    """``node_folder_of("@getalby/lightning-tools@9.0.1")``: a folder with this package. Skips without Node.js."""
+    """``node_folder_of("@getalby/lightning-tools@9.0.1")``: a folder with these packages. Skips without Node.js."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         pytest.skip("node and npm are not installed")
 
-    def folder_with(package: str) -> Path:
+    def folder_with(*packages: str) -> Path:
         def install(folder: Path) -> None:
             folder.mkdir(parents=True)
             # A package.json of its own keeps npm from looking for one in the folders above.
             (folder / "package.json").write_text('{"private": true}')
             flags = ["--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
-            _run([npm, "install", *flags, package], cwd=folder, timeout=_INSTALL_SECONDS)
+            _run([npm, "install", *flags, *packages], cwd=folder, timeout=_INSTALL_SECONDS)
 
-        return _prepared(pytestconfig, ("npm", package), install)
+        return _prepared(pytestconfig, ("npm", *packages), install)
 
     return folder_with
 
@@ -67,11 +68,19 @@ def node_folder_of(pytestconfig: pytest.Config) -> NodeFolderOf:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The base URL of a freshly started server of ``tests.peers.app``, with an empty ledger."""
+    with running_server(tmp_path) as base:
+        yield base
+
+
+@contextmanager
+def running_server(tmp_path: Path, **variables: str) -> Iterator[str]:
+    """A server of ``tests.peers.app`` with these variables; its base URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TOLLBOOTH_")}
     environment |= {"TOLLBOOTH_DATABASE_URL": f"sqlite:///{tmp_path / 'tollbooth.db'}", "TOLLBOOTH_TOP_UP": "3"}
+    environment |= variables
     command = [sys.executable, "-m", "uvicorn", "tests.peers.app:app", "--port", str(port), "--log-level", "warning"]
     base, log_path = f"http://127.0.0.1:{port}", tmp_path / "server.log"
     with log_path.open("wb") as log:

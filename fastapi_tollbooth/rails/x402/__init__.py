@@ -16,6 +16,7 @@
     wire.py          headers and envelopes of both versions                      (pure)
     amounts.py       money to atomic units, exactly                              (pure)
     networks.py      chains and tokens by CAIP-2 and familiar name               (pure)
+    keccak.py        Ethereum's hash, for the checksums of addresses             (pure)
 
 Source: the x402 specification, https://github.com/coinbase/x402/tree/main/specs.
 """

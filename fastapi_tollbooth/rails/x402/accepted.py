@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.rails.x402.cdp import HOST, CdpAuthorizer
 from fastapi_tollbooth.rails.x402.facilitator import Authorizer, Facilitator
-from fastapi_tollbooth.rails.x402.networks import Network, Token, find_network, network_id, require_address
+from fastapi_tollbooth.rails.x402.networks import Network, Token, find_network, network_id, read_address
 from fastapi_tollbooth.settings import X402Settings
 
 T = TypeVar("T", str, str | list[str])
@@ -48,7 +48,7 @@ def accepted(settings: X402Settings, *, production: bool = False) -> tuple[Accep
         recipient = _of(network, pay_to, "TOLLBOOTH_X402__PAY_TO")
         if recipient is None:
             raise ConfigurationError(f"TOLLBOOTH_X402__PAY_TO has no address for {name}")
-        require_address(network, recipient, "TOLLBOOTH_X402__PAY_TO")
+        recipient = read_address(network, recipient, "TOLLBOOTH_X402__PAY_TO")
         urls: str | list[str] | None = _of(network, settings.facilitator_url, "TOLLBOOTH_X402__FACILITATOR_URL")
         facilitators = [urls] if isinstance(urls, str) else urls
         if not facilitators:

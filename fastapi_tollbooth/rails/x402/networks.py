@@ -6,10 +6,11 @@ the familiar names below. Addresses are those that the tokens' issuers publish
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fastapi_tollbooth.errors import ConfigurationError
+from fastapi_tollbooth.rails.x402.keccak import checksummed
 
 Method = Literal["eip3009", "permit2"]
 """How a payer of an EVM token authorizes: by the token's own EIP-3009, or through Uniswap's Permit2 contract."""
@@ -104,16 +105,22 @@ def find_network(text: str, token: Token | None = None) -> Network:
             f'{{"{id_}": {{"address": "0x...", "decimals": 6, "name": "USDC", "version": "2"}}}}'
         )
     network = Network(id_, known.name if known else None, token or known.token)  # type: ignore[union-attr]
-    require_address(network, network.token.address, "the token's address")
-    return network
+    address = read_address(network, network.token.address, "the token's address")
+    return replace(network, token=replace(network.token, address=address))
 
 
-def require_address(network: Network, text: str, what: str) -> None:
-    """Accept an address of the network's kind.
+def read_address(network: Network, text: str, what: str) -> str:
+    """An address of the network's kind, with its checksum: some facilitators read no other form.
 
     Raises:
-        ConfigurationError: it is not one.
+        ConfigurationError: it is not one, or its checksum says that it was mistyped.
     """
     pattern, example = (_EVM_ADDRESS, "0x and 40 hex digits") if network.is_evm else (_SVM_ADDRESS, "base58")
     if not pattern.fullmatch(text):
         raise ConfigurationError(f"{what} on {network.name or network.id} is {example}, not {text!r}")
+    if not network.is_evm:
+        return text
+    address = checksummed(text)
+    if text[2:] not in (address[2:], text[2:].lower(), text[2:].upper()):
+        raise ConfigurationError(f"{what}, {text}, is mistyped: upper and lower case do not fit (EIP-55)")
+    return address

@@ -24,6 +24,9 @@ from x402.schemas import PaymentPayload, PaymentRequirements  # type: ignore[imp
 from x402.schemas.v1 import PaymentPayloadV1, PaymentRequirementsV1  # type: ignore[import-not-found]
 
 CHAIN_ID = 84532
+TOKEN = "0x036CbD53842c5426634e7929541eC2318f3dCF7e"
+"""Where USDC is on the chain that this one says it is: clients pay with no other token of their own accord."""
+MINT = "40c10f19"
 SUPPLY = 1_000_000_000
 ETHER = 10**18
 
@@ -32,7 +35,11 @@ class Chain:
     """The chain and the token. One call at a time: py-evm does not know about threads."""
 
     def __init__(self) -> None:
-        backend = PyEVMBackend()
+        compiled = compile_code(Path(__file__).with_name("token.vy").read_text(), output_formats=["bytecode_runtime"])
+        genesis = PyEVMBackend.generate_genesis_state(num_accounts=1)
+        code = bytes.fromhex(compiled["bytecode_runtime"].removeprefix("0x"))
+        genesis[bytes.fromhex(TOKEN[2:])] = {"balance": 0, "nonce": 1, "code": code, "storage": {}}
+        backend = PyEVMBackend(genesis_state=genesis)
         type(backend.chain).chain_id = CHAIN_ID
         self._tester = EthereumTester(backend)
         self._web3 = Web3(EthereumTesterProvider(self._tester))
@@ -42,29 +49,30 @@ class Chain:
         self._tester.send_transaction(
             {"from": owner, "to": self.settler.address, "value": 1_000 * ETHER, "gas": 21_000}
         )
-        compiled = compile_code(Path(__file__).with_name("token.vy").read_text(), output_formats=["bytecode", "abi"])
-        factory = self._web3.eth.contract(abi=compiled["abi"], bytecode=compiled["bytecode"])
-        deployed = factory.constructor(self.payer.address, SUPPLY).transact({"from": owner, "gas": 3_000_000})
-        self.token = str(self._web3.eth.get_transaction_receipt(deployed)["contractAddress"])
+        minting = "0x" + MINT + self.payer.address[2:].rjust(64, "0") + f"{SUPPLY:064x}"
+        self._tester.send_transaction({"from": owner, "to": TOKEN, "data": minting, "gas": 200_000})
 
     def rpc(self, method: str, params: list[Any]) -> Any:
         """One JSON-RPC call."""
         if method == "eth_chainId":
             return hex(CHAIN_ID)
         with self._guard:
-            answer = self._web3.provider.make_request(method, params)
             if method == "eth_getLogs":
-                answer = {"result": self._web3.eth.get_logs(_numbers(params[0]))}
+                return _json(self._logs(**params[0]))
+            if method == "eth_call":
+                params = [{"from": self.settler.address} | params[0], *params[1:]]
+            answer = self._web3.provider.make_request(method, params)
         if answer.get("error") is not None:
             raise ValueError(str(answer["error"]))
-        return _hex(answer["result"])
+        return _json(answer["result"])
+
+    def _logs(self, **query: Any) -> Any:
+        first, last = (int(query[name], 16) for name in ("fromBlock", "toBlock"))
+        return self._tester.get_logs(from_block=first, to_block=last, address=query["address"], topics=query["topics"])
 
 
-def _numbers(query: dict[str, Any]) -> Any:
-    return query | {name: int(query[name], 16) for name in ("fromBlock", "toBlock")}
-
-
-def _hex(value: Any) -> Any:
+def _json(value: Any) -> Any:
+    """What eth-tester says, as nodes say it: numbers in hex, names in camel case."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return value
     if isinstance(value, int):
@@ -72,8 +80,13 @@ def _hex(value: Any) -> Any:
     if isinstance(value, bytes):
         return "0x" + value.hex()
     if isinstance(value, (list, tuple)):
-        return [_hex(entry) for entry in value]
-    return {name: _hex(entry) for name, entry in dict(value).items()}
+        return [_json(entry) for entry in value]
+    return {_camel(name): _json(entry) for name, entry in dict(value).items()}
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
 
 
 class Desk:
@@ -164,7 +177,7 @@ def main() -> None:
         "rpc": rpc_url,
         "facilitator": serve(Desk(rpc_url, chain.settler.key.hex()).answer),
         "network": f"eip155:{CHAIN_ID}",
-        "token": chain.token,
+        "token": TOKEN,
         "payer": chain.payer.address,
         "key": "0x" + chain.payer.key.hex().removeprefix("0x"),
     }

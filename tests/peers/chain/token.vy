@@ -29,11 +29,11 @@ event AuthorizationCanceled:
     nonce: indexed(bytes32)
 
 
-@deploy
-def __init__(holder: address, supply: uint256):
-    self.totalSupply = supply
-    self.balanceOf[holder] = supply
-    log Transfer(sender=empty(address), receiver=holder, amount=supply)
+@external
+def mint(receiver: address, amount: uint256):
+    self.totalSupply += amount
+    self.balanceOf[receiver] += amount
+    log Transfer(sender=empty(address), receiver=receiver, amount=amount)
 
 
 @view
