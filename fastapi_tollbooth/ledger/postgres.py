@@ -92,7 +92,7 @@ UPDATE tollbooth_account AS a SET revoked = r.revoked FROM unnest(%s::bigint[], 
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN_ALONE = f"{BEGIN}; SELECT pg_advisory_xact_lock(7305804402)"
-BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+BEGIN_READ, END_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "COMMIT"
 
 # A server that went away without a word is given up after about ten seconds.
 _CONNECT = {
@@ -141,9 +141,32 @@ def migrate(connection: Connection) -> None:
 @contextmanager
 def batching(connection: Connection) -> Iterator[None]:
     """Send what is executed inside without waiting for each answer; errors are SQLAlchemy's, as everywhere else."""
+    failure: BaseException | None = None
+    with _translated():
+        try:
+            with _raw(connection).pipeline():
+                try:
+                    yield
+                except BaseException as error:  # noqa: BLE001 - raised again below
+                    # Behind the pipeline's end: it would log as an accident that what follows an error did not run.
+                    failure = error
+        except psycopg.Error as error:
+            raise failure or error from None
+        if failure is not None:
+            raise failure
+
+
+def roll_back(connection: Connection) -> None:
+    """End the transaction as if it had not been, and with it what the driver believes to have prepared."""
+    # Of a statement that was prepared behind a failed one in a pipeline the server knows nothing.
+    with _translated():
+        _raw(connection).rollback()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
     try:
-        with _raw(connection).pipeline():
-            yield
+        yield
     except psycopg.DataError:
         # One operation cannot be written; the database is well.
         raise

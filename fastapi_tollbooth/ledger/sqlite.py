@@ -94,7 +94,7 @@ UPDATE tollbooth_account SET revoked = json_extract(j.value, '$[1]')
 
 BEGIN = "BEGIN IMMEDIATE"
 BEGIN_ALONE = BEGIN
-BEGIN_READ = "BEGIN"
+BEGIN_READ, END_READ = "BEGIN", "ROLLBACK"
 
 
 @cache
@@ -144,6 +144,11 @@ def migrate(connection: Connection) -> None:
 def batching(_connection: Connection) -> AbstractContextManager[None]:
     """Nothing: the database is in this process."""
     return nullcontext()
+
+
+def roll_back(connection: Connection) -> None:
+    """End the transaction as if it had not been."""
+    connection.exec_driver_sql("ROLLBACK")
 
 
 def load(connection: Connection, names: Names) -> Book:

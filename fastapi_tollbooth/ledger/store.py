@@ -38,12 +38,13 @@ class Dialect(Protocol):
     """What differs between databases: `sqlite` and `postgres` are modules of these names.
 
     ``BEGIN`` opens the transaction of a batch, ``BEGIN_ALONE`` one that no other of its kind runs beside, and
-    ``BEGIN_READ`` one that reads a consistent snapshot.
+    ``BEGIN_READ`` one that reads a consistent snapshot, which ``END_READ`` closes.
     """
 
     BEGIN: str
     BEGIN_ALONE: str
     BEGIN_READ: str
+    END_READ: str
 
     def engine_for(self, url: URL) -> Engine:
         """An engine for one thread at a time."""
@@ -53,6 +54,9 @@ class Dialect(Protocol):
 
     def batching(self, connection: Connection) -> AbstractContextManager[None]:
         """Inside, statements may travel together; the last of them have run when it is left."""
+
+    def roll_back(self, connection: Connection) -> None:
+        """End the transaction as if it had not been; an error when there is none."""
 
     def load(self, connection: Connection, names: Names) -> Book:
         """What the journal says of these names, as nobody else can change it until the transaction ends."""
@@ -130,9 +134,12 @@ class Store:
         connection = self._connect()
         try:
             connection.exec_driver_sql(self._dialect.BEGIN_READ)
-            return work(connection)
-        finally:
+            result = work(connection)
+            connection.exec_driver_sql(self._dialect.END_READ)
+        except BaseException:
             self._roll_back()
+            raise
+        return result
 
     def revision(self) -> str | None:
         """The revision of the tables, as they are; None when there are none."""
@@ -212,7 +219,7 @@ class Store:
         if connection is None:
             return
         try:
-            connection.exec_driver_sql("ROLLBACK")
+            self._dialect.roll_back(connection)
         except SQLAlchemyError:
             # The transaction died with its connection; the next batch opens a new one.
             logger.warning("the ledger's connection was lost and will be opened again")
