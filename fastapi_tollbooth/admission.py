@@ -8,6 +8,7 @@ paid               at most the route's rate limit per payer
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 from fastapi_tollbooth.background import Background
 from fastapi_tollbooth.errors import Refusal
@@ -17,8 +18,11 @@ from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.observe import Observed
 from fastapi_tollbooth.rate_limits import RateLimits
 from fastapi_tollbooth.settings import TollboothSettings
-from fastapi_tollbooth.terms import FreeTier
+from fastapi_tollbooth.terms import FreeTier, RateLimit, Window
 from fastapi_tollbooth.toll import Quote, Toll, free_toll
+
+FAILURES = RateLimit((Window(3, 600),), "3 failed settlements per 10 minutes")
+"""A payment that verifies and does not settle costs the service a run of its handler for nothing."""
 
 
 class Admission:
@@ -69,14 +73,23 @@ class Admission:
         """
         await self.rates.hit(self._settings.unpaid_rate_limit, "unpaid", quote.client)
 
+    def of_payers(self, quote: Quote) -> Quote:
+        """The quote with what its rail asks about the payer."""
+        return quote._replace(admit=partial(self.limit_paid, quote))
+
     async def limit_paid(self, quote: Quote, payer: str) -> None:
-        """Count a paid request by who pays, which is known only after the credential was found good.
+        """Count a paid request by who pays, which the rail knows only after it found the credential good.
 
         Raises:
-            TooManyRequests: the payer has had enough for now.
+            TooManyRequests: the payer has had enough for now, or too many of its payments could not be settled.
         """
+        self.rates.require_room(FAILURES, "failed", payer)
         if quote.terms.rate_limit is not None:
             await self.rates.hit(quote.terms.rate_limit, "paid", quote.route, payer)
+
+    def settlement_failed(self, payer: str) -> None:
+        """Remember a payer whose payment could not be settled after the handler had done its work."""
+        self.rates.note(FAILURES, "failed", payer)
 
     async def close(self) -> None:
         """Write what was counted, and give connections back."""

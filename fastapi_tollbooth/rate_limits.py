@@ -63,6 +63,20 @@ class RateLimits:
         if full is not None:
             raise _too_many(limit, full)
 
+    def note(self, limit: RateLimit, *key: str) -> None:
+        """Count something that has happened already, in this worker."""
+        self._memory.hit(limit, key)
+
+    def require_room(self, limit: RateLimit, *key: str) -> None:
+        """Make sure that what `note` has counted is within a limit.
+
+        Raises:
+            TooManyRequests: it is not.
+        """
+        full = self._memory.look(limit, key)
+        if full is not None:
+            raise _too_many(limit, full)
+
     async def is_shared(self) -> bool:
         """Whether the storage that workers share answers; False where each counts for itself."""
         return self._redis is not None and await self._redis.answers()
@@ -112,18 +126,26 @@ class _Memory:
 
     def hit(self, limit: RateLimit, key: Key) -> _Full | None:
         """Count one call, or say what is full."""
-        now = self._clock()
-        calls = self._calls.get(key)
-        if calls is None:
-            calls = array("d")
-            self._calls.put(key, calls)
+        full = self.look(limit, key)
+        if full is None:
+            calls = self._calls.get(key)
+            if calls is None:
+                calls = array("d")
+                self._calls.put(key, calls)
+            calls.append(self._clock())
+        return full
+
+    def look(self, limit: RateLimit, key: Key) -> _Full | None:
+        """Say what is full, if anything."""
+        calls, now = self._calls.get(key), self._clock()
+        if not calls:
+            return None
         del calls[: bisect_right(calls, now - max(window.seconds for window in limit.windows))]
         for window in limit.windows:
             if len(calls) >= window.requests:
                 oldest = calls[-window.requests]
                 if oldest > now - window.seconds:
                     return _Full(window, oldest + window.seconds - now)
-        calls.append(now)
         return None
 
 

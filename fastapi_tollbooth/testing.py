@@ -88,6 +88,8 @@ class FakeRail:
         if (quoted.route, quoted.variant) != (quote.route, quote.variant):
             raise CredentialRefused("wrong_resource", "The fake payment is for another request.")
         account = f"fake:{credential}"
+        if quote.admit is not None:
+            await quote.admit(account)
         record = Payment(self.name, account, quoted.price.amount, quoted.price.asset, account)
         fund, authorize = Fund(account, quoted.price, record), Authorize(account, quoted.price, quote.route)
         outcome = (await self._ledger.apply(fund, authorize))[-1]

@@ -7,7 +7,7 @@ Pure. Everything that affects the life-cycle is in the table below.
     free ───────▶ FREE                                  nothing to pay; stays as it is
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -57,6 +57,7 @@ class Quote(NamedTuple):
         tiers: All tiers of the route with their prices.
         terms: What else the route declares.
         connection: The request itself, for rails that let the owner or the caller choose by it. Not to be kept.
+        admit: Rails await it with the payer's name, before money moves: it refuses payers who have had enough for now.
     """
 
     price: Money
@@ -68,6 +69,7 @@ class Quote(NamedTuple):
     tiers: Mapping[str, Money] | None = None
     terms: Terms = Terms()
     connection: Any = None
+    admit: Callable[[str], Awaitable[None]] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -79,7 +81,7 @@ class Toll:
         price: What the route asks.
         amount: What is charged, in the asset that the payer's credit is kept in.
         balance: What the payer has left after this toll; None when the rail keeps no credit.
-        payer: Who pays: the key of an account in the ledger. Not a secret.
+        payer: Who pays: one prepaid credential, or one wallet. Not a secret.
         rail: The rail that the money came in by, such as ``"l402"``.
         route: The route template, such as ``"/weather/{city}"``.
         rule: Which part of the route's price decided, such as ``"match[0]"`` or ``"fallback"``.

@@ -22,7 +22,6 @@ from fastapi_tollbooth.errors import (
     CredentialRefused,
     PaymentRequired,
     Refusal,
-    TooManyRequests,
 )
 from fastapi_tollbooth.free_tier import EXHAUSTED
 from fastapi_tollbooth.guard import guarded
@@ -230,16 +229,10 @@ class Tollbooth(Hooks):
                 raise await self._unpaid(quote)
             return free
         try:
-            authorization = await rail.authorize(credential, quote)
+            authorization = await rail.authorize(credential, self.admission.of_payers(quote))
         except CredentialRefused as refused:
             raise await self._unpaid(quote, refused, rail, credential) from refused
-        toll = toll_of(rail, quote, authorization)
-        try:
-            await self.admission.limit_paid(quote, toll.payer)
-        except TooManyRequests:
-            await self.void(toll)
-            raise
-        return toll
+        return toll_of(rail, quote, authorization)
 
     async def refuse_unpaid(
         self, price: RoutePrice, connection: HTTPConnection, compute: Compute | None = None
@@ -300,6 +293,7 @@ class Tollbooth(Hooks):
             receipt = await (guarded(settlement) if rail.settles_elsewhere else settlement)
         except CredentialRefused as refused:
             await self.void(toll)
+            self.admission.settlement_failed(toll.payer)
             members = {"price": str(toll.price), **refused.members}
             raise PaymentRequired(refused.reason, refused.detail, headers=refused.headers, members=members) from refused
         toll.advance(Event.CAPTURE)

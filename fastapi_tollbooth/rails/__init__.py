@@ -84,6 +84,9 @@ class Rail(Settles, Protocol[CredentialT]):
     async def authorize(self, credential: CredentialT, quote: Quote) -> Authorization:
         """Promise the quote's price out of the money behind a credential, durably.
 
+        Awaits ``quote.admit`` with the name of the payer, if it is there, once the credential is found good and before
+        money moves.
+
         Raises:
             CredentialRefused: the credential is not good, or not good for this much.
             Unavailable: whether it is good cannot be known now; the same credential works later.

@@ -155,6 +155,8 @@ class L402Rail:
         bounds.check(quote.route, time.time())
         if bounds.owned:
             await check_owned(self._caveats, bounds.owned, quote.connection)
+        if quote.admit is not None:
+            await quote.admit(verified.account)
 
         amount = self._in_asset_of(quote.price, verified.token.identifier.credit.asset)
         account = verified.account_id if verified.account_id is not None else verified.account

@@ -146,6 +146,8 @@ class Facilitator:
         document = decode_json(raw)
         if not isinstance(document, dict):
             raise ValueError("the answer is not a JSON object")
+        if not answer.is_success and True in (document.get("isValid"), document.get("success")):
+            raise ValueError("the answer is a yes with the status of a failure")
         return document
 
 

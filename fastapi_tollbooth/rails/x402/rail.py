@@ -117,10 +117,13 @@ class X402Rail:
         # Of a payment that was made, or may have been, the ledger knows more than whoever refuses it now.
         if refusal is not None and await self._settler.known(payment.spend_key) is None:
             raise refusal
+        payer = f"{place.network.id}:{payment.payer}"
+        if quote.admit is not None:
+            await quote.admit(payer)
         held = await self._settler.hold(order)
         if offer.flow == "before" and not held.settled:
             held = await self._settler.settle_first(held)
-        return Authorization(str(held.toll), order.price, None, payment.spend_key, (envelope.version, held))
+        return Authorization(str(held.toll), order.price, None, payer, (envelope.version, held))
 
     def _question(self, envelope: Envelope, offer: Offer, quote: Quote) -> dict[str, Any]:
         if envelope.version == 1:
