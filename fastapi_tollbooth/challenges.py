@@ -44,6 +44,7 @@ def toll_of(rail: Rail[Any], quote: Quote, authorization: Authorization) -> Toll
         rule=quote.rule,
         tier=quote.tier,
         caveats=authorization.caveats,
+        metered=quote.terms.metered,
         authorization=authorization.state,
     )
 

@@ -1,17 +1,13 @@
 """``fastapi-tollbooth``: what an owner asks on the command line."""
 
 import asyncio
-import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from fastapi import FastAPI
-from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.importer import ImportFromStringError, import_from_string
 
 from fastapi_tollbooth.doctor import Finding, Level, Patient
@@ -19,26 +15,22 @@ from fastapi_tollbooth.doctor.configuration import look
 from fastapi_tollbooth.doctor.probe import probe
 from fastapi_tollbooth.doctor.reachable import ask
 from fastapi_tollbooth.errors import ConfigurationError, Unavailable
-from fastapi_tollbooth.ledger.audit import verify as audited
 from fastapi_tollbooth.ledger.schema import HEAD
-from fastapi_tollbooth.ledger.store import Store
+from fastapi_tollbooth.ledger_commands import ledger
 from fastapi_tollbooth.models import built_in
-from fastapi_tollbooth.settings import TollboothSettings
+from fastapi_tollbooth.terminal import AsJson, DatabaseUrl, print_json, store_at
 from fastapi_tollbooth.tollbooth import Tollbooth
 from fastapi_tollbooth.upkeep import Recovered
 from fastapi_tollbooth.variables import page
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="Get paid per request on FastAPI.")
 
-ledger = typer.Typer(no_args_is_help=True, help="The books.")
 main.add_typer(ledger, name="ledger")
 
 db = typer.Typer(no_args_is_help=True, help="The ledger's tables.")
 main.add_typer(db, name="db")
 
 AppName = Annotated[str, typer.Argument(help="The application, such as shop:app.")]
-DatabaseUrl = Annotated[str | None, typer.Option(help="Instead of TOLLBOOTH_DATABASE_URL.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 @main.callback()
@@ -53,7 +45,7 @@ def routes(
     """List every priced route: its kind, its range of prices, its fallback, and what to look at twice."""
     prices = _tollbooth_of(app).prices()
     if as_json:
-        _print_json([{**route._asdict(), **_texts(route._asdict())} for route in prices])
+        print_json([{**route._asdict(), **_texts(route._asdict())} for route in prices])
         return
     for route in prices:
         typer.echo(f"{route.methods:<8} {route.path}")
@@ -68,7 +60,7 @@ def models(as_json: AsJson = False) -> None:
     """Print the built-in prices by language model, and the day that they were right."""
     table = built_in()
     if as_json:
-        _print_json({**table._asdict(), "prices": {model: str(price) for model, price in table.prices.items()}})
+        print_json({**table._asdict(), "prices": {model: str(price) for model, price in table.prices.items()}})
         return
     typer.echo(f"Prices as of {table.as_of}. {table.basis}")
     for source in table.sources:
@@ -92,7 +84,7 @@ def doctor(
     findings = list(look(patient)) + asyncio.run(_ask(None if offline else patient, url))
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     if as_json:
-        _print_json({"problems": problems, "findings": [finding._asdict() for finding in findings]})
+        print_json({"problems": problems, "findings": [finding._asdict() for finding in findings]})
     else:
         for finding in findings:
             typer.echo(f"{finding.level.upper():8} {finding.check:14} {finding.detail}")
@@ -114,29 +106,10 @@ def settings() -> None:
     typer.echo(page(), nl=False)
 
 
-@ledger.command()
-def verify(
-    as_json: AsJson = False,
-    database_url: DatabaseUrl = None,
-) -> None:
-    """Replay every transfer and compare with the balances; exit with 1 at the first discrepancy."""
-    with _store_at(database_url) as store:
-        if store.path is not None and not store.path.exists():
-            raise typer.BadParameter("there is no ledger there yet")
-        audit = store.read(audited)
-    if as_json:
-        _print_json(audit._asdict())
-    else:
-        counted = f"{audit.accounts} accounts, {audit.transfers} transfers, {audit.payments} payments"
-        typer.echo(f"{counted}, {audit.open_tolls} open tolls: {audit.discrepancy or 'every balance is right'}")
-    if audit.discrepancy is not None:
-        raise typer.Exit(1)
-
-
 @db.command()
 def upgrade(database_url: DatabaseUrl = None) -> None:
     """Make the ledger's tables, or bring them to the revision that this version needs."""
-    with _store_at(database_url) as store:
+    with store_at(database_url) as store:
         before = store.revision()
         store.upgrade()
     typer.echo(f"{before or 'no tables'} -> {HEAD}" if before != HEAD else f"{HEAD}, as needed")
@@ -145,7 +118,7 @@ def upgrade(database_url: DatabaseUrl = None) -> None:
 @db.command()
 def current(database_url: DatabaseUrl = None) -> None:
     """Print the revision of the ledger's tables; exit with 1 when it is not the one that this version needs."""
-    with _store_at(database_url) as store:
+    with store_at(database_url) as store:
         found = store.revision()
     typer.echo(f"{found or 'no tables'}; this version needs {HEAD}")
     if found != HEAD:
@@ -164,7 +137,7 @@ def reconcile(
     async def settle() -> Recovered:
         tollbooth = Tollbooth() if app is None else _tollbooth_of(app)
         try:
-            return await tollbooth.reconcile()
+            return await tollbooth.recover()
         finally:
             await tollbooth.close()
 
@@ -173,21 +146,9 @@ def reconcile(
     except (ConfigurationError, Unavailable) as error:
         raise typer.BadParameter(str(error)) from error
     if as_json:
-        _print_json(recovered._asdict())
+        print_json(recovered._asdict())
     else:
         typer.echo(f"{recovered.tolls} tolls given back, {recovered.payments} payments resolved")
-
-
-@contextmanager
-def _store_at(database_url: str | None) -> Iterator[Store]:
-    try:
-        store = Store(database_url or TollboothSettings().database_url)
-        yield store
-    except ConfigurationError as error:
-        raise typer.BadParameter(str(error)) from error
-    except SQLAlchemyError as error:
-        raise typer.BadParameter(f"the database does not answer: {type(error).__name__}") from error
-    store.close()
 
 
 def _tollbooth_of(name: str) -> Tollbooth:
@@ -205,7 +166,3 @@ def _tollbooth_of(name: str) -> Tollbooth:
 def _texts(fields: dict[str, Any]) -> dict[str, str | None]:
     amounts = ("lowest", "highest", "fallback")
     return {name: None if fields[name] is None else str(fields[name]) for name in amounts}
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))

@@ -125,6 +125,7 @@ def priced(
     models: Mapping[str, str | Money] | None = None,
     fallback: str | Money | None = None,
     max_price: str | Money | None = None,
+    metered: bool = False,
     description: str | None = None,
     free_tier: FreeTier | Literal[False] | None = None,
     rate_limit: str | None = None,
@@ -143,6 +144,8 @@ def priced(
         models: Prices by the body's ``model``, with the built-in table behind them.
         fallback: The price of what match, tiers, models and the function leave open.
         max_price: An amount that no price of this route may exceed.
+        metered: Whether the price is only held: the handler says with ``toll.use("$0.0123")`` what it uses of it, and
+            that is charged when the response has ended.
         description: What the price is for; shown in the documentation.
         free_tier: What each client gets free of this route each day; False for nothing, though the service has a tier.
         rate_limit: How often one payer, or one client that gets it free, may call: ``"10/second"``, ``"10/second;
@@ -162,6 +165,7 @@ def priced(
             models=models,
             fallback=fallback,
             max_price=max_price,
+            metered=metered,
             description=description,
             free_tier=free_tier,
             rate_limit=rate_limit,

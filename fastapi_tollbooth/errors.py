@@ -4,6 +4,9 @@
     ├── ConfigurationError          the owner wrote something that cannot work; raised at declaration, install or start
     ├── CredentialRefused           a payment credential is not good; the engine answers it with a fresh 402
     ├── RailUnavailable             a rail cannot offer a challenge now; it is left out of the 402
+    ├── TollExceeded                a handler uses more than its toll holds
+    ├── TollClosed                  a handler decides about its toll when it is decided
+    ├── LedgerRefused               the ledger does not do what the owner asks of it
     └── Refusal (HTTPException)     what a caller is told instead of being served
         ├── AmbiguousRequest    400 the request can be read in two ways
         ├── PaymentRequired     402 pay one of the challenges and come again
@@ -60,6 +63,22 @@ class CredentialRefused(TollboothError):
 
 class RailUnavailable(TollboothError):
     """A rail cannot make a challenge for this quote: its node is down, or it has no exchange rate."""
+
+
+class TollExceeded(TollboothError):
+    """A handler uses more than its toll holds. What was used before counts; the rest was not added."""
+
+
+class TollClosed(TollboothError):
+    """A handler decides what its toll costs when that is decided already, or bit by bit where it is not metered."""
+
+
+class LedgerRefused(TollboothError):
+    """The ledger does not do what the owner asks of it, and says why in ``reason``. Nothing changed."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 class Refusal(TollboothError, HTTPException):

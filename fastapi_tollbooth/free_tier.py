@@ -106,8 +106,13 @@ class FreeUses:
             route=quote.route,
             rule=quote.rule,
             tier=quote.tier,
+            metered=quote.terms.metered,
             authorization=(use, tier.remaining(used)),
         )
+
+    async def hold(self, toll: Toll) -> Receipt:
+        """The use is taken already."""
+        return await self.capture(toll)
 
     async def capture(self, toll: Toll) -> Receipt:
         """Nothing is to be earned; the answer says what is left."""

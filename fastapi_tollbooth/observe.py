@@ -53,14 +53,20 @@ class Observed:
             route=quote.route,
             rule=quote.rule,
             tier=quote.tier,
+            metered=quote.terms.metered,
             authorization=quote.client,
         )
 
+    async def hold(self, toll: Toll) -> Receipt:
+        """There is nothing to make sure of."""
+        return Receipt()
+
     async def capture(self, toll: Toll) -> Receipt:
         """Record what a request that succeeded would have cost."""
-        logger.info("would have charged %s for %s (%s)", toll.price, toll.route, toll.rule)
+        cost = toll.cost or (Money(0, toll.price.asset) if toll.metered else toll.price)
+        logger.info("would have charged %s for %s (%s)", cost, toll.route, toll.rule)
         bucket = f"observed {toll.price.asset.value.lower()} {toll.route}"
-        self._counts.count(bucket, toll.authorization, toll.price.amount)
+        self._counts.count(bucket, toll.authorization, cost.amount)
         return Receipt()
 
     async def void(self, toll: Toll) -> None:

@@ -175,7 +175,7 @@ class RoutePrice:
 
     def __str__(self) -> str:
         if self.known is not None:
-            return str(self.known)
+            return f"up to {self.known}" if self.terms.metered else str(self.known)
         parts = [str(rule) for rule in self.rules]
         parts += [f"{amount} for tier {tier}" for tier, amount in (self.tiers or {}).items()]
         parts += [f"{amount} for model {model}" for model, amount in (self.models or {}).items()]
@@ -185,7 +185,7 @@ class RoutePrice:
         if rest is not None:
             parts.append(f"otherwise {rest}")
         most = f" (at most {self.max_price})" if self.max_price is not None else ""
-        return ("; ".join(parts) or "the service's default price") + most
+        return ("up to " if self.terms.metered else "") + ("; ".join(parts) or "the service's default price") + most
 
 
 def declare(
@@ -201,6 +201,7 @@ def declare(
     free_tier: FreeTier | Literal[False] | None = None,
     rate_limit: str | None = None,
     settle: Settle | None = None,
+    metered: bool = False,
 ) -> RoutePrice:
     """A checked `RoutePrice`.
 
@@ -225,7 +226,9 @@ def declare(
         fallback=_amount(fallback),
         max_price=_amount(max_price),
         description=description,
-        terms=Terms(free_tier, None if rate_limit is None else RateLimit.parse(rate_limit), settle, description),
+        terms=Terms(
+            free_tier, None if rate_limit is None else RateLimit.parse(rate_limit), settle, description, metered
+        ),
     )
     if free_tier and declared.known is not None and free_tier.cost(declared.known) is None:
         raise ConfigurationError(f"a free tier of {free_tier} never covers {declared.known}")

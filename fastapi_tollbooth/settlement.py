@@ -7,6 +7,9 @@ that nothing is buffered. The dependency (`dependencies.py`) takes the toll; thi
     ... and the capture fails              withhold it, headers and body; answer with the refusal instead
     response starts with an error          void
     exception, cancellation, no response   void
+
+A metered toll is only held when the response starts. What its handler has used is captured when the last byte is handed
+over, or when the response breaks off, whoever broke it.
 """
 
 import logging
@@ -61,6 +64,10 @@ class Engine(Protocol):
         """Hear of a request that failed by the service's fault."""
         ...
 
+    async def hold(self, toll: Toll) -> Receipt:
+        """Make sure of a metered toll's money, or raise the refusal that the caller gets instead of the response."""
+        ...
+
     async def capture(self, toll: Toll) -> Receipt:
         """Earn the toll's money, or raise the refusal that the caller gets instead of the response."""
         ...
@@ -90,7 +97,7 @@ class Visit:
 class _Exchange:
     """The messages of one request. It knows the scope and the scope must not know it: a cycle would outlive both."""
 
-    __slots__ = ("_accepted", "_left", "_receive", "_scope", "_send", "_unread", "_visit", "_withheld")
+    __slots__ = ("_accepted", "_left", "_metering", "_receive", "_scope", "_send", "_unread", "_visit", "_withheld")
 
     def __init__(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         self._visit = visit
@@ -101,6 +108,7 @@ class _Exchange:
         self._left: int | None = None
         self._withheld = False
         self._accepted = False
+        self._metering = False
 
     async def receive(self) -> Message:
         """The application's ``receive``: its first call would read the body, so it is the last moment to refuse."""
@@ -126,7 +134,11 @@ class _Exchange:
             return _nothing()  # an application that goes on after it was unwound
         if toll is None:
             return self._send_untolled(message) if self._visit.deferred or self._accepted else self._pass(message)
-        if not toll.is_open or message["type"] not in _DECISIVE:
+        if not toll.is_open:
+            return self._send(message)
+        if self._metering:
+            return self._send_metered(toll, message)
+        if message["type"] not in _DECISIVE:
             return self._send(message)
         return self._settle(toll, message)
 
@@ -138,13 +150,21 @@ class _Exchange:
         toll = self._visit.toll
         if toll is None or not toll.is_open or self._withheld:
             return
-        if self._accepted:
-            try:
-                await self._visit.engine.capture(toll)
-            except Refusal as refusal:
-                logger.error("toll %s of a served websocket was not captured: %s", toll.id, refusal.reason)
+        if self._accepted or self._metering:
+            await self._capture_served(toll)
         else:
             await self._visit.engine.void(toll)
+
+    async def _capture_served(self, toll: Toll) -> None:
+        try:
+            await self._visit.engine.capture(toll)
+        except Refusal as refusal:
+            logger.error("toll %s of a served request was not captured: %s", toll.id, refusal.reason)
+
+    async def _send_metered(self, toll: Toll, message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            await self._capture_served(toll)
+        await self._send(message)
 
     def _pass(self, message: Message) -> Awaitable[None]:
         if message["type"] == "websocket.accept":
@@ -163,19 +183,21 @@ class _Exchange:
             await self._pass(message)
 
     async def _settle(self, toll: Toll, message: Message) -> None:
-        engine = self._visit.engine
+        engine, is_start = self._visit.engine, message["type"] in ("http.response.start", "websocket.accept")
+        metering = toll.metered and is_start
         try:
             if not self._is_success(message) or (engine.looks_at_responses and await self._is_waived(toll, message)):
                 await engine.void(toll)
                 await self._send(message)
                 return
-            receipt = await engine.capture(toll)
+            receipt = await (engine.hold(toll) if metering else engine.capture(toll))
         except Refusal as refusal:
             if isinstance(refusal, HookFailed):
                 await engine.void(toll)
             await self._withhold(message, refusal)
             return
-        if message["type"] in ("http.response.start", "websocket.accept"):
+        self._metering = metering
+        if is_start:
             message = {**message, "headers": _with_receipt(message.get("headers", ()), receipt)}
         await self._send(message)
 

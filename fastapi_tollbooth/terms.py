@@ -105,9 +105,11 @@ class Terms(NamedTuple):
         settle: When a rail that settles every request for itself moves its money; None leaves it to the service's
             setting.
         description: What the price is for.
+        metered: Whether the price is only held, and what is used of it is charged when the response ends.
     """
 
     free_tier: FreeTier | Literal[False] | None = None
     rate_limit: RateLimit | None = None
     settle: Settle | None = None
     description: str | None = None
+    metered: bool = False

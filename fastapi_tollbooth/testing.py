@@ -97,12 +97,18 @@ class FakeRail:
             raise CredentialRefused("already_spent", "The fake payment was spent.")
         return Authorization(str(outcome.toll), quoted.price, None, account, outcome)
 
+    async def hold(self, toll: Toll) -> Receipt:
+        """Make sure of the money of a metered toll, unless the test has settlement fail."""
+        if self.settlement_fails:
+            raise CredentialRefused("settlement_failed", "The fake settlement failed: the test told it so.")
+        return Receipt((("X-Fake-Receipt", toll.id),))
+
     async def capture(self, toll: Toll) -> Receipt:
         """Earn the money, unless the test has settlement fail."""
         if self.settlement_fails:
             raise CredentialRefused("settlement_failed", "The fake settlement failed: the test told it so.")
         outcome: Authorized = toll.authorization
-        await self._ledger.apply(Capture(outcome.account_id, outcome.toll))
+        await self._ledger.apply(Capture(outcome.account_id, outcome.toll, toll.charge.amount))
         return Receipt((("X-Fake-Receipt", toll.id),))
 
     async def void(self, toll: Toll) -> None:
@@ -236,7 +242,10 @@ class PayingClient(TestClient):
     def send(self, request: Any, **options: Any) -> Any:
         """Send, and on a 402 pay and send once more."""
         response = super().send(request, **options)
-        payment_id = response.json().get("fakePayment") if response.status_code == 402 else None
+        payment_id = None
+        if response.status_code == 402:
+            response.read()
+            payment_id = response.json().get("fakePayment")
         if payment_id is None:
             return response
         self._rail.pay(payment_id)

@@ -2,7 +2,7 @@
 
 Pure. Everything that affects the life-cycle is in the table below.
 
-    authorize ──▶ AUTHORIZED ──capture──▶ CAPTURED      the request succeeded: the money is earned
+    authorize ──▶ AUTHORIZED ──capture──▶ CAPTURED      the request succeeded: what it cost is earned
                        └──────void──────▶ VOIDED        it did not: the money is the payer's again
     free ───────▶ FREE                                  nothing to pay; stays as it is
 """
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from fastapi_tollbooth.errors import TollboothError
-from fastapi_tollbooth.money import Money
+from fastapi_tollbooth.errors import ConfigurationError, TollboothError, TollClosed, TollExceeded
+from fastapi_tollbooth.money import Money, divide_up
 from fastapi_tollbooth.terms import Terms
 
 
@@ -87,6 +87,8 @@ class Toll:
         rule: Which part of the route's price decided, such as ``"match[0]"`` or ``"fallback"``.
         tier: The tier that was chosen, where the route has tiers.
         caveats: The owner's conditions in the credential, those alone that the service minted.
+        metered: Whether the price is only held, and what the handler uses of it is charged.
+        cost: What the handler has decided that the request costs, in the asset of ``price``; None leaves it at that.
     """
 
     id: str
@@ -99,6 +101,8 @@ class Toll:
     rule: str = "price"
     tier: str | None = None
     caveats: Mapping[str, str] = field(default_factory=dict)
+    metered: bool = False
+    cost: Money | None = None
     state: State = State.AUTHORIZED
     authorization: Any = field(default=None, repr=False)
 
@@ -106,6 +110,77 @@ class Toll:
     def is_open(self) -> bool:
         """Whether the toll still has to be captured or voided."""
         return self.state is State.AUTHORIZED
+
+    @property
+    def charge(self) -> Money:
+        """What is charged when the toll is captured, in the asset that the payer's credit is kept in; rounded up."""
+        return self.in_credit(self.cost or (Money(0, self.price.asset) if self.metered else self.price))
+
+    def in_credit(self, cost: Money) -> Money:
+        """A cost of this request in the asset that the payer's credit is kept in, at the rate of this toll; rounded up.
+
+        Raises:
+            ConfigurationError: the cost is not one of the price's asset, or is out of range.
+        """
+        if cost.asset is not self.price.asset:
+            raise ConfigurationError(f"the toll is priced in {self.price.asset}, and {cost} is not")
+        if cost == self.price or self.amount.is_zero:
+            return self.amount
+        return Money(divide_up(cost.amount * self.amount.amount, self.price.amount), self.amount.asset)
+
+    @property
+    def balance_after(self) -> Money | None:
+        """What the payer has left once the toll is captured: what was held and not used is theirs again."""
+        if self.balance is None:
+            return None
+        return Money(self.balance.amount + self.amount.amount - self.charge.amount, self.balance.asset)
+
+    def use(self, amount: str | Money) -> Money:
+        """Add to what a metered request has used; what it has used so far, all together.
+
+        Raises:
+            TollExceeded: more would be used than is held; nothing was added.
+            TollClosed: the response has ended, or the toll is not metered.
+            ConfigurationError: the amount is not one of the price's asset.
+        """
+        if not self.metered:
+            raise TollClosed('only a metered toll is used bit by bit: declare priced("$0.50", metered=True)')
+        used = self.cost or Money(0, self.price.asset)
+        return self._decide(used + self._amount(amount))
+
+    def charge_instead(self, amount: str | Money) -> None:
+        """Have the request cost this, and not its price.
+
+        Raises:
+            TollExceeded: it is more than the price.
+            TollClosed: the response has started, so the toll is captured.
+            ConfigurationError: the amount is not one of the price's asset.
+        """
+        self._decide(self._amount(amount))
+
+    def refund(self) -> None:
+        """Have the request cost nothing.
+
+        Raises:
+            TollClosed: the response has started, so the toll is captured.
+        """
+        self._decide(Money(0, self.price.asset))
+
+    def _amount(self, amount: str | Money) -> Money:
+        parsed = Money.parse(amount) if isinstance(amount, str) else amount
+        if parsed.asset is not self.price.asset:
+            raise ConfigurationError(f"the toll is priced in {self.price.asset}, and {parsed} is not")
+        return parsed
+
+    def _decide(self, cost: Money) -> Money:
+        if self.state in (State.CAPTURED, State.VOIDED):
+            raise TollClosed(
+                f"toll {self.id} is {self.state}: correct it with `await tollbooth.reconcile(toll.id, ...)`"
+            )
+        if self.state is State.AUTHORIZED and not cost <= self.price:
+            raise TollExceeded(f"toll {self.id} holds {self.price}, and {cost} is more")
+        self.cost = cost
+        return cost
 
     def advance(self, event: Event) -> None:
         """Move through the life-cycle.
@@ -122,4 +197,6 @@ class Toll:
 def free_toll(quote: Quote) -> Toll:
     """The toll of a request that costs nothing."""
     nothing = Money(0, quote.price.asset)
-    return Toll("free", nothing, nothing, None, "", "", quote.route, quote.rule, quote.tier, state=State.FREE)
+    free = Toll("free", nothing, nothing, None, "", "", quote.route, quote.rule, quote.tier, state=State.FREE)
+    free.metered = quote.terms.metered
+    return free

@@ -2,17 +2,16 @@
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
-from starlette.types import Lifespan
 
-from fastapi_tollbooth import observe
+from fastapi_tollbooth import observe, taker
 from fastapi_tollbooth.access import ClientResolver, name_of
 from fastapi_tollbooth.admission import Admission
 from fastapi_tollbooth.background import Background
@@ -24,15 +23,16 @@ from fastapi_tollbooth.errors import (
     Refusal,
 )
 from fastapi_tollbooth.free_tier import EXHAUSTED
-from fastapi_tollbooth.guard import guarded
 from fastapi_tollbooth.hardening import require_safe
 from fastapi_tollbooth.hooks import Hooks
 from fastapi_tollbooth.keys import KeyRing, load_key_ring
+from fastapi_tollbooth.ledger.books import Books
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import LightningBackend
 from fastapi_tollbooth.lightning.dev import DevNode
 from fastapi_tollbooth.lightning.dev_routes import dev_routes
 from fastapi_tollbooth.lightning.nodes import configured_node, configured_rates
+from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.openapi import document
 from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
 from fastapi_tollbooth.quoting import Compute, quoted, require_total
@@ -47,8 +47,8 @@ from fastapi_tollbooth.routes import prices_of
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import SettlementLayer, visit_of
 from fastapi_tollbooth.terms import FreeTier
-from fastapi_tollbooth.toll import Event, Quote, Toll
-from fastapi_tollbooth.upkeep import Recovered, recover, upkeep
+from fastapi_tollbooth.toll import Quote, Toll
+from fastapi_tollbooth.upkeep import Recovered, alive, recover, upkeep
 
 logger = logging.getLogger("fastapi_tollbooth")
 
@@ -86,6 +86,11 @@ class Tollbooth(Hooks):
         self._given_node = lightning
         self.admission = Admission(self.settings, self.ledger, lambda: self.keys, self._background, free_tier)
         self.apps: list[FastAPI] = []
+
+    @cached_property
+    def books(self) -> Books:
+        """What the owner reads in the ledger and corrects in it: balances, statements, grants, refunds, revocations."""
+        return Books(self.ledger)
 
     @cached_property
     def keys(self) -> KeyRing:
@@ -168,7 +173,7 @@ class Tollbooth(Hooks):
         app.state.tollbooth = self
         app.user_middleware.append(Middleware(SettlementLayer, engine=self))
         app.exception_handlers.setdefault(Refusal, refusal_handler)
-        app.router.lifespan_context = self._lifespan_around(app.router.lifespan_context)
+        app.router.lifespan_context = alive(app.router.lifespan_context, self._start, self._upkeep, self.close)
         if self._given_rails is None and self.dev_node is not None:
             app.router.routes.extend(dev_routes(self.dev_node))
         document(app, rails)
@@ -177,21 +182,14 @@ class Tollbooth(Hooks):
             logger.warning(observe.WARNING)
         self.check()
 
-    def _lifespan_around(self, original: Lifespan[Any]) -> Lifespan[Any]:
-        @asynccontextmanager
-        async def lifespan(app: Any) -> AsyncIterator[Any]:
-            async with original(app) as state:
-                self.check()
-                await self.ledger.check()
-                try:
-                    async with upkeep(self.ledger, self.rails, self.rates, self.settings.toll_deadline):
-                        yield state
-                finally:
-                    await self.close()
+    async def _start(self) -> None:
+        self.check()
+        await self.ledger.check()
 
-        return lifespan
+    def _upkeep(self) -> AbstractAsyncContextManager[None]:
+        return upkeep(self.ledger, self.rails, self.rates, self.settings.toll_deadline)
 
-    async def reconcile(self) -> Recovered:
+    async def recover(self) -> Recovered:
         """Resolve what crashes and lost answers have left open. The application does so by itself every minute.
 
         Raises:
@@ -278,6 +276,10 @@ class Tollbooth(Hooks):
         """
         require_total(self.prices())
 
+    async def hold(self, toll: Toll) -> Receipt:
+        """Make sure of the money of a metered toll before its response starts; raises as `capture` does."""
+        return await self._settled(toll, taker.hold(self._taker_of(toll), toll))
+
     async def capture(self, toll: Toll) -> Receipt:
         """Earn the money of a toll whose request succeeded. Doing it again changes nothing.
 
@@ -285,34 +287,39 @@ class Tollbooth(Hooks):
             PaymentRequired: the money did not come; the toll is void and the response must be withheld.
             Unavailable: whether it came is unknown; the toll stays open and the response must be withheld.
         """
-        rail = self._rail_of(toll)
-        if rail is None or not toll.is_open:
-            return Receipt()
-        try:
-            settlement = rail.capture(toll)
-            receipt = await (guarded(settlement) if rail.settles_elsewhere else settlement)
-        except CredentialRefused as refused:
-            await self.void(toll)
-            self.admission.settlement_failed(toll.payer)
-            members = {"price": str(toll.price), **refused.members}
-            raise PaymentRequired(refused.reason, refused.detail, headers=refused.headers, members=members) from refused
-        toll.advance(Event.CAPTURE)
-        if toll.payer:
+        was_open = toll.is_open
+        receipt = await self._settled(toll, taker.capture(self._taker_of(toll), toll))
+        if was_open and toll.payer:
             self.settled(toll)
         return receipt
 
+    async def _settled(self, toll: Toll, settlement: Awaitable[Receipt]) -> Receipt:
+        try:
+            return await settlement
+        except PaymentRequired:
+            self.admission.settlement_failed(toll.payer)
+            raise
+
     async def void(self, toll: Toll) -> None:
         """Give the money of a toll back: its request did not succeed. Doing it again changes nothing."""
-        rail = self._rail_of(toll)
-        if rail is not None and toll.is_open:
-            settlement = rail.void(toll)
-            try:
-                await (guarded(settlement) if rail.settles_elsewhere else settlement)
-            except Refusal as refusal:
-                # The caller's answer is not about this; the toll stays open, and the sweeper voids it.
-                logger.error("toll %s could not be voided: %s", toll.id, refusal.reason)
-            else:
-                toll.advance(Event.VOID)
+        await taker.void(self._taker_of(toll), toll)
+
+    async def reconcile(self, toll: Toll | str | int, actual: str | Money) -> Money:
+        """Correct a toll to what its request really cost; what it costs then. Once per toll, however often asked.
+
+        Args:
+            toll: The toll, or its id.
+            actual: What it cost: in the asset of the price, or of the payer's credit where only the id is given. Never
+                more is charged than was held, nor more than the payer has.
+
+        Raises:
+            LedgerRefused: the toll is still open, was voided, or is unknown.
+            Unavailable: the database did not answer; nothing happened.
+        """
+        if not isinstance(toll, Toll):
+            return await self.books.reconcile(toll, actual)
+        cost = toll.in_credit(Money.parse(actual) if isinstance(actual, str) else actual)
+        return cost if toll.amount.is_zero else await self.books.reconcile(toll.id, cost)
 
     @property
     def price_body_limit(self) -> int:
@@ -336,6 +343,6 @@ class Tollbooth(Hooks):
             why = EXHAUSTED if self.admission.free_uses.has_tier(quote) else NO_CREDENTIAL
         return await payment_required(self.rails, quote, why, rail, credential)
 
-    def _rail_of(self, toll: Toll) -> Settles | None:
-        settling: list[Settles] = [*self.rails, self.admission.free_uses, self.admission.observed]
-        return next((each for each in settling if each.name == toll.rail), None)
+    def _taker_of(self, toll: Toll) -> Settles | None:
+        takers: list[Settles] = [*self.rails, self.admission.free_uses, self.admission.observed]
+        return next((each for each in takers if each.name == toll.rail), None)

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
+
+from starlette.types import Lifespan
 
 from fastapi_tollbooth.errors import Unavailable
 from fastapi_tollbooth.ledger.sweeper import sweep
@@ -45,6 +47,34 @@ async def upkeep(ledger: Ledger, rails: Sequence[Rail[Any]], rates: RateSource, 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def alive(
+    original: Lifespan[Any],
+    start: Callable[[], Awaitable[None]],
+    beside: Callable[[], AbstractAsyncContextManager[None]],
+    end: Callable[[], Awaitable[None]],
+) -> Lifespan[Any]:
+    """An application's own lifespan with an engine's inside it.
+
+    Args:
+        original: The application's own.
+        start: Runs before the first request; what it raises keeps the application from starting.
+        beside: What runs beside the requests.
+        end: Runs after the last request.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[Any]:
+        async with original(app) as state:
+            await start()
+            try:
+                async with beside():
+                    yield state
+            finally:
+                await end()
+
+    return lifespan
 
 
 async def _recover_for_ever(ledger: Ledger, rails: Sequence[Rail[Any]], deadline: float) -> None:

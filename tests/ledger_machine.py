@@ -157,13 +157,17 @@ class LedgerMachine(RuleBasedStateMachine):
         assert outcome.balance.amount == self.available(account)
         return outcome.toll
 
-    @rule(toll=tolls, part=st.none() | st.integers(0, 400))
-    def capture(self, toll: int, part: int | None) -> None:
+    @rule(toll=tolls, part=st.none() | st.integers(0, 400), served=st.booleans())
+    def capture(self, toll: int, part: int | None, served: bool) -> None:
         known = self.model[toll]
-        outcome = self.keeper.run(Capture(known.account_id, toll, part))
+        outcome = self.keeper.run(Capture(known.account_id, toll, part, served))
         if known.state == "open" and (part is None or part <= known.held):
             known.state, known.posted = "post", known.held if part is None else part
             assert outcome == Resolved("post")
+        elif served and known.state == "void" and known.adjusted is None:
+            known.adjusted = 0
+            known.adjusted = min(known.held if part is None else part, known.held, self.available(known.account))
+            assert outcome == Resolved("void")
 
     @rule(toll=tolls)
     def void(self, toll: int) -> None:
@@ -177,7 +181,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def refund(self, toll: int, part: int | None) -> None:
         known = self.model[toll]
         outcome = self.keeper.run(Refund(known.account_id, toll, part))
-        possible = known.state == "post" and (known.refunded is not None or part is None or part <= known.earned)
+        charged = known.state == "post" or known.adjusted is not None
+        possible = charged and (known.refunded is not None or part is None or part <= known.earned)
         assert isinstance(outcome, Corrected) is possible
         if possible and known.refunded is None:
             known.refunded = known.earned if part is None else part
@@ -187,7 +192,7 @@ class LedgerMachine(RuleBasedStateMachine):
         known = self.model[toll]
         before = self.available(known.account)
         outcome = self.keeper.run(Reconcile(known.account_id, toll, actual))
-        assert isinstance(outcome, Corrected) is (known.state == "post")
+        assert isinstance(outcome, Corrected) is (known.state == "post" or known.adjusted is not None)
         if isinstance(outcome, Corrected) and known.adjusted is None:
             assert outcome.new
             known.adjusted = outcome.earned.amount - known.earned

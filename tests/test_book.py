@@ -141,7 +141,6 @@ def test_part_of_a_toll_is_posted_and_the_rest_returned() -> None:
 def test_a_toll_is_resolved_once() -> None:
     orders: list[tuple[Any, Any, Phase]] = [
         (Capture, Void, "post"),
-        (Void, Capture, "void"),
         (Capture, Capture, "post"),
     ]
     for first, then, phase in orders:
@@ -152,6 +151,20 @@ def test_a_toll_is_resolved_once() -> None:
         before = snapshot(ledger)
         assert apply(ledger, then(toll.account_id, toll.toll)) == Resolved(phase)
         assert snapshot(ledger) == before
+
+
+def test_a_request_that_was_given_up_too_early_is_charged_as_far_as_the_credit_goes() -> None:
+    for left, earned in ((0, 30), (80, 20)):
+        ledger = book()
+        apply(ledger, fund(100))
+        toll = authorized(apply(ledger, Authorize(KEY, dollars(30), "/")))
+        apply(ledger, Void(toll.account_id, toll.toll))
+        apply(ledger, Authorize(KEY, dollars(left), "/"))
+        late = Capture(toll.account_id, toll.toll, served=True)
+        assert apply(ledger, late) == apply(ledger, late) == Resolved("void")
+        revenue = ledger.find("revenue:USD")
+        assert revenue is not None
+        assert revenue.posted == earned
 
 
 def test_no_more_is_promised_than_there_is() -> None:

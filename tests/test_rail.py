@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from fastapi_tollbooth import Tollbooth, TollboothSettings, priced
+from fastapi_tollbooth import Toll, Tollbooth, TollboothSettings, priced
 from fastapi_tollbooth.ledger.audit import verify
 from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.settings import LightningSettings, X402Settings
@@ -113,7 +113,7 @@ class Desk:
 
     def reconcile(self) -> int:
         """What the service does every minute: how many payments were resolved."""
-        return self.client.portal.call(self.tollbooth.reconcile).payments  # type: ignore[union-attr]
+        return self.client.portal.call(self.tollbooth.recover).payments  # type: ignore[union-attr]
 
 
 @pytest.fixture
@@ -574,3 +574,33 @@ def test_the_service_s_setting_holds_where_a_route_says_nothing(
     desk.fails = True
     assert desk.get("/cheap", desk.payment()).status_code == 500
     assert len(stub.transfers) == 1
+
+
+def test_a_metered_payment_moves_the_most_first_and_charges_what_was_used(desk: Desk) -> None:
+    @desk.app.get("/metered")
+    async def metered(toll: Annotated[Toll, Depends(priced("$0.50", metered=True))]) -> StreamingResponse:
+        def words() -> Iterator[str]:
+            for word in ("one ", "two"):
+                desk.runs.append(f"{len(desk.stub.transfers)} moved")
+                toll.use("$0.03")
+                yield word
+
+        return StreamingResponse(words())
+
+    response = desk.get("/metered", desk.payment("/metered"))
+    assert response.text == "one two"
+    assert desk.runs == ["1 moved", "1 moved"]
+    assert decode(response.headers["payment-response"])["success"]
+    assert desk.earned() == 60_000
+    assert desk.states() == ["settled"]
+
+
+def test_a_handler_that_charges_nothing_moves_nothing(desk: Desk) -> None:
+    @desk.app.get("/sorry")
+    async def sorry(toll: Annotated[Toll, Depends(priced("$0.50"))]) -> str:
+        toll.refund()
+        return "sorry"
+
+    response = desk.get("/sorry", desk.payment("/sorry"))
+    assert response.status_code == 200
+    assert (desk.stub.transfers, desk.states(), desk.earned()) == ({}, ["released"], 0)

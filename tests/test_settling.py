@@ -82,7 +82,7 @@ async def test_hold_settle_and_nothing_more(stub: StubFacilitator, settler: Sett
     held = await settler.hold(paid)
     with pytest.raises(Conflict):
         await settler.hold(paid)
-    assert await settler.deliver(held) == f"0x{1:064x}"
+    assert await settler.deliver(held, PRICE) == f"0x{1:064x}"
     with pytest.raises(Forbidden):
         await settler.hold(paid)
     assert await state(settler, paid) is PaymentState.SETTLED
@@ -107,7 +107,7 @@ async def test_if_the_ledger_cannot_begin_nobody_is_asked(
     held = await settler.hold(order(stub))
     ledger.fails = ops.BeginSettlement
     with pytest.raises(Unavailable):
-        await settler.deliver(held)
+        await settler.deliver(held, PRICE)
     assert stub.calls == []
 
 
@@ -118,13 +118,13 @@ async def test_money_that_came_while_the_ledger_was_down_is_owed(
     held = await settler.hold(paid)
     ledger.fails = ops.CompleteSettlement
     with pytest.raises(Unavailable) as lost:
-        await settler.deliver(held)
+        await settler.deliver(held, PRICE)
     assert lost.value.reason == "settlement_unknown"
     ledger.fails = None
     await ledger.close()  # which writes what is owed
     again = await settler.hold(paid)
     assert again.settled
-    assert await settler.deliver(again) == f"0x{1:064x}"
+    assert await settler.deliver(again, PRICE) == f"0x{1:064x}"
     assert len(stub.transfers) == 1
 
 
@@ -154,7 +154,7 @@ async def test_an_authorization_that_lapsed_unused_is_given_up_for_good(
     held = await settler.hold(paid)
     stub.settle_answer = 500, {}
     with pytest.raises(Unavailable):
-        await settler.deliver(held)
+        await settler.deliver(held, PRICE)
     with pytest.raises(CredentialRefused) as refused:
         await settler.hold(paid)
     assert refused.value.members == {"settlementReason": "authorization_expired"}
@@ -165,7 +165,7 @@ async def test_retries_that_come_together_ask_once(stub: StubFacilitator, settle
     held = await settler.hold(paid)
     stub.lose_settle_answer = True
     with pytest.raises(Unavailable):
-        await settler.deliver(held)
+        await settler.deliver(held, PRICE)
     stub.delay = 0.2
     answers = await asyncio.gather(*(settler.hold(paid) for _ in range(5)), return_exceptions=True)
     assert sorted(type(answer).__name__ for answer in answers) == ["Conflict"] * 4 + ["Held"]

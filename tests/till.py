@@ -60,6 +60,10 @@ class PrepaidRail:
             raise CredentialRefused("insufficient_credit", "There is not enough in this account.")
         return Authorization(str(outcome.toll), quote.price, outcome.balance, credential, outcome)
 
+    async def hold(self, toll: Toll) -> Receipt:
+        """The credit is promised already."""
+        return Receipt()
+
     async def capture(self, toll: Toll) -> Receipt:
         authorized: Authorized = toll.authorization
         self._ledger.apply_later(Capture(authorized.account_id, authorized.toll))

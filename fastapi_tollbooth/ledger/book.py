@@ -118,6 +118,9 @@ def _authorize(book: Book, operation: Authorize) -> Outcome:
 
 
 def _capture(book: Book, operation: Capture) -> Outcome:
+    charge = book.charges.get(operation.toll)
+    if operation.served and charge is not None and charge.resolved_by == "void" and charge.adjusted is None:
+        return _capture_late(book, operation, charge)
     return _resolve(book, operation.account, operation.toll, "post", operation.amount)
 
 
@@ -141,6 +144,16 @@ def _resolve(book: Book, account_id: int, toll: int, phase: Phase, amount: int |
     book.write(account_id, charge.revenue_id, posted, "charge", phase, toll, charge.route)
     book.charges[toll] = charge._replace(resolved_by=phase, posted=posted)
     return Resolved(phase)
+
+
+def _capture_late(book: Book, operation: Capture, charge: Charge) -> Outcome:
+    """Charge a request that was served after all: it was given up too early, and its promise taken back."""
+    account = book.accounts.get(operation.account)
+    if account is None or charge.account_id != account.id:
+        return Refused(Reason.UNKNOWN_TOLL)
+    owed = min(charge.held if operation.amount is None else operation.amount, charge.held, account.available)
+    _correct(book, account, charge._replace(adjusted=owed), owed, "adjust")
+    return Resolved("void")
 
 
 def _refund(book: Book, operation: Refund) -> Outcome:
@@ -174,7 +187,7 @@ def _earned(book: Book, account_id: int, toll: int) -> tuple[Account | None, Cha
         return None, None, Refused(Reason.UNKNOWN_TOLL)
     if charge.resolved_by is None:
         return None, None, Refused(Reason.TOLL_OPEN, account.balance)
-    if charge.resolved_by == "void":
+    if charge.resolved_by == "void" and charge.adjusted is None:
         return None, None, Refused(Reason.NOT_CHARGED, account.balance)
     return account, charge, Refused(Reason.NOT_POSSIBLE)
 

@@ -30,11 +30,16 @@ class Authorize(NamedTuple):
 
 
 class Capture(NamedTuple):
-    """Post what a toll used, all of it when ``amount`` is None, and return the rest. Doing it again changes nothing."""
+    """Post what a toll used, all of it when ``amount`` is None, and return the rest. Doing it again changes nothing.
+
+    With ``served``, a toll that was voided meanwhile because its request seemed dead is charged after all, as far as
+    the credit goes: the response is on its way.
+    """
 
     account: int
     toll: int
     amount: int | None = None
+    served: bool = False
 
 
 class Void(NamedTuple):

@@ -52,8 +52,17 @@ class Settles(Protocol):
     settles_elsewhere: bool
     """Whether `capture` waits for somebody outside, so that it has to be guarded against cancellation and silence."""
 
+    async def hold(self, toll: Toll) -> Receipt:
+        """Make sure of the money of a metered toll. Called before the response leaves; `capture` follows at its end.
+
+        Raises:
+            CredentialRefused: the money did not come; the response is withheld.
+            Unavailable: whether it came cannot be known now; the response is withheld.
+        """
+        ...
+
     async def capture(self, toll: Toll) -> Receipt:
-        """Earn the toll's money. Called before the response leaves.
+        """Earn the toll's ``charge`` and give back what else was promised. Called before the response leaves.
 
         Raises:
             CredentialRefused: the money did not come; the response is withheld.

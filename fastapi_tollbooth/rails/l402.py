@@ -221,11 +221,16 @@ class L402Rail:
 
     # ── the toll ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    async def hold(self, toll: Toll) -> Receipt:
+        """The credit is promised already; while the response runs, all that is held counts as spent."""
+        return Receipt((("X-Credit-Balance", str(toll.balance)),))
+
     async def capture(self, toll: Toll) -> Receipt:
         """Post the charge in a later batch: the money is here already, so the response need not wait."""
         authorized: Authorized = toll.authorization
-        self._ledger.apply_later(Capture(authorized.account_id, authorized.toll))
-        return Receipt((("X-Credit-Balance", str(toll.balance)),))
+        used = None if toll.charge == toll.amount else toll.charge.amount
+        self._ledger.apply_later(Capture(authorized.account_id, authorized.toll, used, served=True))
+        return Receipt((("X-Credit-Balance", str(toll.balance_after)),))
 
     async def void(self, toll: Toll) -> None:
         """Give the credit back in a later batch."""

@@ -139,15 +139,27 @@ class X402Rail:
 
     # ── the toll ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    async def hold(self, toll: Toll) -> Receipt:
+        """Have the money of a metered request moved, all that it may cost; what it does not use is credit then."""
+        version, held = toll.authorization
+        if not held.settled:
+            try:
+                held = await self._settler.settle_first(held)
+            except CredentialRefused as refused:
+                refused.headers = _receipt(version, held, "", str(refused.members.get("settlementReason", "")))
+                raise
+            toll.authorization = (version, held)
+        return Receipt(_receipt(version, held, held.reference))
+
     async def capture(self, toll: Toll) -> Receipt:
         """Have the money moved, unless it has been, and say by which transaction."""
         version, held = toll.authorization
         try:
-            transaction = await self._settler.deliver(held)
+            transaction = await self._settler.deliver(held, toll.charge)
         except CredentialRefused as refused:
             refused.headers = _receipt(version, held, "", str(refused.members.get("settlementReason", "")))
             raise
-        return Receipt(_receipt(version, held, transaction))
+        return Receipt(_receipt(version, held, transaction) if transaction else ())
 
     async def void(self, toll: Toll) -> None:
         """Let go of the claim; where the money has moved, the payment is good for the same request again."""

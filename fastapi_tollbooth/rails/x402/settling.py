@@ -134,15 +134,18 @@ class Settler:
             raise refusal_of(outcome)
         return Held(held.order, outcome.toll, outcome.account_id, True, reference)
 
-    async def deliver(self, held: Held) -> str:
-        """Earn the money of a request that succeeded; the transaction.
+    async def deliver(self, held: Held, charge: Money) -> str:
+        """Earn what a request that succeeded costs; the transaction, which is "" where no money had to move.
 
         Raises:
             CredentialRefused, Unavailable: as `settle`.
         """
         if not held.settled:
-            return await self.settle(held, held.order.price)
-        earned = (await self._ledger.apply(ops.Capture(held.account_id, held.toll)))[-1]
+            if charge.is_zero:
+                await self.let_go(held)
+                return ""
+            return await self.settle(held, charge)
+        earned = (await self._ledger.apply(ops.Capture(held.account_id, held.toll, charge.amount)))[-1]
         if earned != ops.Resolved("post"):
             raise Unavailable("toll_expired", "The request took too long. Do not pay again: send the same payment.")
         known = None if held.reference else await self.known(held.order.payment.spend_key)

@@ -1,0 +1,158 @@
+"""What an owner does with the ledger: `tollbooth.books`, and ``fastapi-tollbooth ledger`` on the command line."""
+
+import secrets
+from functools import partial
+
+from fastapi_tollbooth.errors import LedgerRefused
+from fastapi_tollbooth.ledger import reports
+from fastapi_tollbooth.ledger.operations import (
+    Corrected,
+    Fund,
+    Funded,
+    Operation,
+    Outcome,
+    Reason,
+    Reconcile,
+    Refund,
+    Refused,
+    Revoke,
+)
+from fastapi_tollbooth.ledger.records import Payment, PaymentState
+from fastapi_tollbooth.ledger.reports import ALWAYS, Balance, Entry, PaymentEntry, Period, TollEntry, TollState
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.money import Asset, Money
+
+GRANT = "grant"
+"""The rail of credit that the owner gave: its payments say who got what, and its source account how much in all."""
+
+_WHY = {
+    Reason.UNKNOWN_ACCOUNT: "there is no such account",
+    Reason.UNKNOWN_TOLL: "there is no such toll",
+    Reason.TOLL_OPEN: "the toll is still open: its request is running, or the sweeper will void it",
+    Reason.NOT_CHARGED: "the toll was voided: nothing was charged for it",
+    Reason.INSUFFICIENT: "it is more than the toll has earned",
+    Reason.WRONG_ASSET: "the account is kept in another asset",
+    Reason.TOO_LARGE: "the amount is out of range",
+}
+
+
+class Books:
+    """The books of a service, as its owner reads and corrects them.
+
+    Every method raises `LedgerRefused` when the ledger does not do it, and `Unavailable` when the database does not
+    answer; nothing has happened then.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def balance(self, account: str) -> Balance:
+        """What an account holds now."""
+        found = await self._ledger.read(partial(reports.balance, account=account))
+        if found is None:
+            raise _refused(Refused(Reason.UNKNOWN_ACCOUNT))
+        return found
+
+    async def balances(self, *, limit: int = 100) -> list[Balance]:
+        """The accounts of payers, those that were opened last first."""
+        return await self._ledger.read(partial(reports.balances, limit=limit))
+
+    async def statement(self, account: str, period: Period = ALWAYS) -> list[Entry]:
+        """Every movement of a payer's money in a period, oldest first, with the balance after each."""
+        await self.balance(account)
+        return await self._ledger.read(lambda connection: list(reports.statement(connection, account, period)))
+
+    async def tolls(
+        self,
+        *,
+        account: str | None = None,
+        route: str | None = None,
+        state: TollState | None = None,
+        period: Period = ALWAYS,
+        limit: int = 100,
+    ) -> list[TollEntry]:
+        """Tolls, newest first."""
+        filters = {"account": account, "route": route, "state": state, "period": period, "limit": limit}
+        return await self._ledger.read(partial(reports.tolls, **filters))  # type: ignore[arg-type]
+
+    async def payments(
+        self,
+        *,
+        account: str | None = None,
+        rail: str | None = None,
+        state: PaymentState | None = None,
+        period: Period = ALWAYS,
+        limit: int = 100,
+    ) -> list[PaymentEntry]:
+        """External payments, newest first."""
+        filters = {"account": account, "rail": rail, "state": state, "period": period, "limit": limit}
+        return await self._ledger.read(partial(reports.payments, **filters))  # type: ignore[arg-type]
+
+    async def grant(self, account: str, amount: str | Money, *, grant_id: str | None = None) -> Money:
+        """Give credit to an account; its balance then.
+
+        Args:
+            account: The account, which must exist: accounts are opened by payments.
+            amount: How much, in the account's asset.
+            grant_id: A name of yours for this grant: the same one never counts twice.
+        """
+        credit = Money.parse(amount) if isinstance(amount, str) else amount
+        await self.balance(account)
+        spend_key = f"{GRANT}:{grant_id or secrets.token_hex(8)}"
+        outcome = await self._apply(
+            Fund(account, credit, Payment(GRANT, spend_key, credit.amount, credit.asset, account))
+        )
+        if not isinstance(outcome, Funded):
+            raise _refused(outcome)
+        return outcome.balance
+
+    async def refund(self, toll: int | str, amount: str | Money | None = None) -> Money:
+        """Give back what an earned toll cost, or part of it; what it costs then. Once per toll, however often asked."""
+        account_id, asset = await self._payer_of(toll)
+        part = None if amount is None else _in(asset, amount)
+        return _earned(await self._apply(Refund(account_id, int(toll), part)))
+
+    async def reconcile(self, toll: int | str, actual: str | Money) -> Money:
+        """Correct an earned toll to what it really cost; what it costs then. Once per toll, however often asked.
+
+        Args:
+            toll: The toll's id.
+            actual: What it cost, in the asset of the payer's credit. Not more than was held is charged, nor more than
+                the payer has.
+        """
+        account_id, asset = await self._payer_of(toll)
+        return _earned(await self._apply(Reconcile(account_id, int(toll), _in(asset, actual))))
+
+    async def revoke(self, account: str, *, revoked: bool = True) -> None:
+        """Close an account to new tolls, or open it again. What it holds stays where it is."""
+        outcome = await self._apply(Revoke(account, revoked))
+        if isinstance(outcome, Refused):
+            raise _refused(outcome)
+
+    async def _apply(self, operation: Operation) -> Outcome:
+        return (await self._ledger.apply(operation))[0]
+
+    async def _payer_of(self, toll: int | str) -> tuple[int, Asset]:
+        number = int(toll) if isinstance(toll, int) or toll.isdecimal() else 0
+        found = await self._ledger.read(partial(reports.payer_of, toll=number))
+        if found is None:
+            raise _refused(Refused(Reason.UNKNOWN_TOLL))
+        return found
+
+
+def _in(asset: Asset, amount: str | Money) -> int:
+    money = Money.parse(amount) if isinstance(amount, str) else amount
+    if money.asset is not asset:
+        raise _refused(Refused(Reason.WRONG_ASSET))
+    return money.amount
+
+
+def _earned(outcome: Outcome) -> Money:
+    if not isinstance(outcome, Corrected):
+        raise _refused(outcome)
+    return outcome.earned
+
+
+def _refused(outcome: Outcome) -> LedgerRefused:
+    reason = outcome.reason if isinstance(outcome, Refused) else Reason.NOT_POSSIBLE
+    return LedgerRefused(reason.value, _WHY.get(reason, "the ledger does not do that"))

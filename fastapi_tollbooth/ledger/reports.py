@@ -1,0 +1,266 @@
+"""What the books say, as an owner reads them: balances, statements, tolls, payments. Only reads.
+
+Every function takes a connection, so that a report is of one consistent snapshot, beside a serving application too.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, or_, select
+
+from fastapi_tollbooth.ledger.records import Kind, PaymentState
+from fastapi_tollbooth.ledger.tables import metadata
+from fastapi_tollbooth.money import Asset, Money
+
+CHUNK = 10_000
+
+TollState = Literal["open", "captured", "voided"]
+
+_account = metadata.tables["tollbooth_account"]
+_transfer = metadata.tables["tollbooth_transfer"]
+_payment = metadata.tables["tollbooth_payment"]
+_checkpoint = metadata.tables["tollbooth_checkpoint"]
+_charge, _refund, _adjust = (_transfer.alias(name) for name in ("charge", "refund", "adjust"))
+
+
+class Balance(NamedTuple):
+    """What an account holds: ``held`` is promised to requests that are still running."""
+
+    account: str
+    available: Money
+    held: Money
+    revoked: bool
+    expires_at: datetime | None
+
+
+class Entry(NamedTuple):
+    """One movement of a payer's money. ``amount`` is in the asset's smallest unit, below zero when it was spent."""
+
+    id: int
+    at: datetime
+    account: str
+    kind: Kind
+    route: str | None
+    toll: int | None
+    asset: Asset
+    amount: int
+    balance: int
+
+
+class TollEntry(NamedTuple):
+    """One toll: what was held, and what it has cost so far, corrections included."""
+
+    toll: int
+    at: datetime
+    account: str
+    route: str | None
+    state: TollState
+    held: Money
+    cost: Money
+
+
+class PaymentEntry(NamedTuple):
+    """One external payment."""
+
+    spend_key: str
+    at: datetime
+    rail: str
+    state: PaymentState
+    account: str
+    amount: Money
+    payer: str
+    reference: str | None
+    rate: str | None
+
+
+class Period(NamedTuple):
+    """From ``since``, up to and without ``until``; None is open."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+ALWAYS = Period()
+
+
+def balance(connection: Connection, account: str) -> Balance | None:
+    """What an account holds now; None when there is none of that key."""
+    row = connection.execute(select(_account).where(_account.c.key == account)).first()
+    return None if row is None else _balance(row)
+
+
+def balances(connection: Connection, *, limit: int = 100) -> list[Balance]:
+    """The accounts of payers, those that were opened last first."""
+    payers = select(_account).where(_account.c.kind == "payer").order_by(_account.c.id.desc()).limit(limit)
+    return [_balance(row) for row in connection.execute(payers)]
+
+
+def statement(connection: Connection, account: str | None = None, period: Period = ALWAYS) -> Iterator[Entry]:
+    """Every movement of the money of one payer, or of all, oldest first, with the balance after each."""
+    checkpoints = connection.execute(select(_checkpoint.c.account_id, _checkpoint.c.posted))
+    held: dict[int, int] = {row.account_id: row.posted for row in checkpoints}
+    payer = _account.alias("payer")
+    is_debit = payer.c.id == _transfer.c.debit_account_id
+    moved = case((is_debit, -_transfer.c.amount), else_=_transfer.c.amount)
+    columns: list[ColumnElement[Any]] = [
+        _transfer.c.id,
+        _transfer.c.created_at,
+        payer.c.id,
+        payer.c.key,
+        _transfer.c.kind,
+        _transfer.c.route,
+        _transfer.c.toll_id,
+        payer.c.asset,
+        moved,
+    ]
+    spent = _transfer.c.debit_account_id == payer.c.id
+    received = (_transfer.c.credit_account_id == payer.c.id) & (_transfer.c.kind != "charge")
+    movements: Select[Any] = (
+        select(*columns)
+        .join(payer, or_(spent, received) if account is None else payer.c.key == account)
+        .where(payer.c.kind == "payer", _transfer.c.phase == "post")
+        .order_by(_transfer.c.id)
+        .limit(CHUNK)
+    )
+    if account is not None:
+        key = select(_account.c.id).where(_account.c.key == account).scalar_subquery()
+        movements = movements.where(
+            or_(
+                _transfer.c.debit_account_id == key,
+                (_transfer.c.credit_account_id == key) & (_transfer.c.kind != "charge"),
+            )
+        )
+    for row in _in_chunks(connection, movements):
+        id_, at, payer_id, name, kind, route, toll, asset, amount = tuple(row)
+        held[payer_id] = held.get(payer_id, 0) + amount
+        moment = _aware(at)
+        if period.until is not None and moment >= period.until:
+            return
+        if period.since is None or moment >= period.since:
+            yield Entry(id_, moment, name, kind, route, toll, Asset(asset), amount, held[payer_id])
+
+
+def tolls(
+    connection: Connection,
+    *,
+    account: str | None = None,
+    route: str | None = None,
+    state: TollState | None = None,
+    period: Period = ALWAYS,
+    limit: int = 100,
+) -> list[TollEntry]:
+    """Tolls, newest first."""
+    payer = _account.alias("payer")
+    payer_id = func.coalesce(_charge.c.debit_account_id, _transfer.c.debit_account_id)
+    back = case((_adjust.c.debit_account_id == payer_id, -_adjust.c.amount), else_=_adjust.c.amount)
+    cost = func.coalesce(_charge.c.amount, 0) - func.coalesce(back, 0) - func.coalesce(_refund.c.amount, 0)
+    columns = (_transfer.c.id, _transfer.c.created_at, payer.c.key, _transfer.c.route, _charge.c.phase)
+    query = (
+        select(*columns, payer.c.asset, _transfer.c.amount, cost)
+        .outerjoin(_charge, (_charge.c.toll_id == _transfer.c.id) & (_charge.c.kind == "charge"))
+        .outerjoin(_refund, (_refund.c.toll_id == _transfer.c.id) & (_refund.c.kind == "refund"))
+        .outerjoin(_adjust, (_adjust.c.toll_id == _transfer.c.id) & (_adjust.c.kind == "adjust"))
+        .join(payer, payer.c.id == payer_id)
+        .where(_transfer.c.phase == "pending", or_(_transfer.c.kind == "charge", _charge.c.id.is_not(None)))
+        .where(*_within(_transfer.c.created_at, period))
+        .order_by(_transfer.c.id.desc())
+        .limit(limit)
+    )
+    if account is not None:
+        query = query.where(payer.c.key == account)
+    if route is not None:
+        query = query.where(_transfer.c.route == route)
+    if state is not None:
+        phase = {"open": None, "captured": "post", "voided": "void"}[state]
+        query = query.where(_charge.c.phase == phase if phase else _charge.c.phase.is_(None))
+    return [
+        TollEntry(id_, _aware(at), key, on, _state(phase), Money(held, Asset(asset)), Money(cost_, Asset(asset)))
+        for id_, at, key, on, phase, asset, held, cost_ in connection.execute(query)
+    ]
+
+
+def payments(
+    connection: Connection,
+    *,
+    account: str | None = None,
+    rail: str | None = None,
+    state: PaymentState | None = None,
+    period: Period = ALWAYS,
+    limit: int = 100,
+) -> list[PaymentEntry]:
+    """External payments, newest first."""
+    query = (
+        select(_payment, _account.c.key)
+        .join(_account, _account.c.id == _payment.c.account_id)
+        .where(*_within(_payment.c.created_at, period))
+        .order_by(_payment.c.created_at.desc())
+        .limit(limit)
+    )
+    for column, value in ((_account.c.key, account), (_payment.c.rail, rail), (_payment.c.state, state)):
+        if value is not None:
+            query = query.where(column == value)
+    return [
+        PaymentEntry(
+            row.spend_key,
+            _aware(row.created_at),
+            row.rail,
+            PaymentState(row.state),
+            row.key,
+            Money(row.amount, Asset(row.asset)),
+            row.payer,
+            row.reference,
+            row.rate,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def payer_of(connection: Connection, toll: int) -> tuple[int, Asset] | None:
+    """The account that pays a toll, and its asset; None when there is no such toll."""
+    payer_id = func.coalesce(_charge.c.debit_account_id, _transfer.c.debit_account_id)
+    query = (
+        select(_account.c.id, _account.c.asset)
+        .select_from(_transfer)
+        .outerjoin(_charge, (_charge.c.toll_id == _transfer.c.id) & (_charge.c.kind == "charge"))
+        .join(_account, _account.c.id == payer_id)
+        .where(_transfer.c.id == toll, _transfer.c.phase == "pending")
+        .where(or_(_transfer.c.kind == "charge", _charge.c.id.is_not(None)))
+    )
+    row = connection.execute(query).first()
+    return None if row is None else (int(row[0]), Asset(row[1]))
+
+
+def _in_chunks(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]:
+    last = 0
+    while True:
+        rows = connection.execute(query.where(_transfer.c.id > last)).all()
+        yield from rows
+        if len(rows) < CHUNK:
+            return
+        last = rows[-1][0]
+
+
+def _within(moment: ColumnElement[Any], period: Period) -> list[ColumnElement[bool]]:
+    bounds = []
+    if period.since is not None:
+        bounds.append(moment >= period.since)
+    if period.until is not None:
+        bounds.append(moment < period.until)
+    return bounds
+
+
+def _balance(row: Row[Any]) -> Balance:
+    asset = Asset(row.asset)
+    expires_at = None if row.expires_at is None else _aware(row.expires_at)
+    # The service's own books may be below zero, which is not an amount of money.
+    available = Money(max(0, row.posted - row.pending), asset)
+    return Balance(row.key, available, Money(row.pending, asset), bool(row.revoked), expires_at)
+
+
+def _state(phase: str | None) -> TollState:
+    return "open" if phase is None else "captured" if phase == "post" else "voided"
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

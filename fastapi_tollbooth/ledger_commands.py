@@ -1,0 +1,213 @@
+"""``fastapi-tollbooth ledger``: the owner's operations on the books."""
+
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastapi_tollbooth.ledger.audit import verify as audited
+from fastapi_tollbooth.ledger.export import as_csv, as_json_lines
+from fastapi_tollbooth.ledger.records import PaymentState
+from fastapi_tollbooth.ledger.reports import Period, TollState, statement
+from fastapi_tollbooth.money import Money
+from fastapi_tollbooth.terminal import AsJson, DatabaseUrl, keep_books, moment, print_json, require_ledger, store_at
+
+ledger = typer.Typer(no_args_is_help=True, help="The books.")
+
+Account = Annotated[str, typer.Argument(help="The account, such as l402:4f1c….")]
+OneAccount = Annotated[str | None, typer.Option(help="Only this account.")]
+GrantId = Annotated[str | None, typer.Option("--id", help="A name of yours: the same one never counts twice.")]
+TollId = Annotated[int, typer.Argument(help="The toll's id.")]
+Since = Annotated[str | None, typer.Option(help="From this day or time on, such as 2026-01-31.")]
+Until = Annotated[str | None, typer.Option(help="Up to, and without, this day or time.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
+
+
+class Format(StrEnum):
+    """What an export is written as."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+@ledger.command()
+def verify(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
+    """Replay every transfer and compare with the balances; exit with 1 at the first discrepancy."""
+    with store_at(database_url) as store:
+        require_ledger(store)
+        audit = store.read(audited)
+    if as_json:
+        print_json(audit._asdict())
+    else:
+        counted = f"{audit.accounts} accounts, {audit.transfers} transfers, {audit.payments} payments"
+        typer.echo(f"{counted}, {audit.open_tolls} open tolls: {audit.discrepancy or 'every balance is right'}")
+    if audit.discrepancy is not None:
+        raise typer.Exit(1)
+
+
+@ledger.command()
+def accounts(limit: Limit = 100, as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
+    """List what payers hold, those that came last first."""
+    found = keep_books(database_url, lambda books: books.balances(limit=limit))
+    _print(found, as_json)
+
+
+@ledger.command()
+def balance(account: Account, as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
+    """Print what an account holds, and what of it is held for requests that are running."""
+    found = keep_books(database_url, lambda books: books.balance(account))
+    if as_json:
+        print_json(found._asdict())
+        return
+    state = ", revoked" if found.revoked else ""
+    typer.echo(f"{found.available} available, {found.held} held{state}")
+
+
+@ledger.command("statement")
+def print_statement(
+    account: Account,
+    since: Since = None,
+    until: Until = None,
+    as_json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Print every movement of an account's money, with the balance after each."""
+    period = Period(moment(since), moment(until))
+    entries = keep_books(database_url, lambda books: books.statement(account, period))
+    if as_json:
+        print_json([entry._asdict() for entry in entries])
+        return
+    for entry in entries:
+        amount, after = Money(abs(entry.amount), entry.asset), Money(entry.balance, entry.asset)
+        sign = "-" if entry.amount < 0 else "+"
+        typer.echo(
+            f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.kind:<7} {sign + str(amount):>14} {after!s:>14}  {entry.route or ''}"
+        )
+    typer.echo(f"{len(entries)} movements")
+
+
+@ledger.command()
+def tolls(
+    account: OneAccount = None,
+    route: Annotated[str | None, typer.Option(help="Only this route template.")] = None,
+    state: Annotated[TollState | None, typer.Option(help="Only those that ended so.")] = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """List tolls, newest first."""
+    period = Period(moment(since), moment(until))
+    found = keep_books(
+        database_url,
+        lambda books: books.tolls(account=account, route=route, state=state, period=period, limit=limit),
+    )
+    _print(found, as_json)
+
+
+@ledger.command()
+def payments(
+    account: OneAccount = None,
+    rail: Annotated[str | None, typer.Option(help="Only this rail, such as l402.")] = None,
+    state: Annotated[PaymentState | None, typer.Option(help="Only those that have come so far.")] = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """List external payments, newest first."""
+    period = Period(moment(since), moment(until))
+    found = keep_books(
+        database_url,
+        lambda books: books.payments(account=account, rail=rail, state=state, period=period, limit=limit),
+    )
+    _print(found, as_json)
+
+
+@ledger.command()
+def grant(
+    account: Account,
+    amount: Annotated[str, typer.Argument(help='How much, such as "$5" or "100 sat".')],
+    grant_id: Annotated[
+        str | None, typer.Option("--id", help="A name of yours: the same one never counts twice.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Give an account credit."""
+    now = keep_books(database_url, lambda books: books.grant(account, amount, grant_id=grant_id))
+    typer.echo(f"{account} has {now}")
+
+
+@ledger.command()
+def refund(
+    toll: TollId,
+    amount: Annotated[str | None, typer.Argument(help="How much of it; all where left out.")] = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Give back what a toll cost, once."""
+    cost = keep_books(database_url, lambda books: books.refund(toll, amount))
+    typer.echo(f"toll {toll} costs {cost} now")
+
+
+@ledger.command()
+def reconcile(
+    toll: TollId,
+    actual: Annotated[str, typer.Argument(help="What it really cost.")],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Correct a toll to what it really cost, once."""
+    cost = keep_books(database_url, lambda books: books.reconcile(toll, actual))
+    typer.echo(f"toll {toll} costs {cost} now")
+
+
+@ledger.command()
+def revoke(
+    account: Account,
+    undo: Annotated[bool, typer.Option("--undo", help="Open it again.")] = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Close an account to new requests. What it holds stays."""
+    keep_books(database_url, lambda books: books.revoke(account, revoked=not undo))
+    typer.echo(f"{account} is {'open' if undo else 'revoked'}")
+
+
+@ledger.command()
+def export(
+    to: Annotated[Path | None, typer.Option(help="A file; the terminal where left out.")] = None,
+    format_: Annotated[Format, typer.Option("--format", help="csv or jsonl.")] = Format.CSV,
+    account: OneAccount = None,
+    since: Since = None,
+    until: Until = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Write every movement of payers' money, with the balance after each, for other programs."""
+    period = Period(moment(since), moment(until))
+    written = as_csv if format_ is Format.CSV else as_json_lines
+    with store_at(database_url) as store:
+        require_ledger(store)
+        store.read(lambda connection: _write(to, written(statement(connection, account, period))))
+
+
+def _write(to: Path | None, lines: Iterable[str]) -> None:
+    if to is None:
+        sys.stdout.writelines(lines)
+        return
+    with to.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(lines)
+
+
+def _print(found: Iterable[Any], as_json: bool) -> None:
+    rows = [row._asdict() for row in found]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        texts = [f"{v:%Y-%m-%d %H:%M:%S}" if isinstance(v, datetime) else str(v) for v in row.values() if v is not None]
+        typer.echo("  ".join(texts))
+    typer.echo(f"{len(rows)} found")

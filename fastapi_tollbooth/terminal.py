@@ -1,0 +1,82 @@
+"""What the commands of ``fastapi-tollbooth`` share: their options, the database they work on, and how they print."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+import typer
+from sqlalchemy.exc import SQLAlchemyError
+
+from fastapi_tollbooth.errors import ConfigurationError, LedgerRefused, Refusal
+from fastapi_tollbooth.ledger.books import Books
+from fastapi_tollbooth.ledger.store import Store
+from fastapi_tollbooth.ledger.writer import Ledger
+from fastapi_tollbooth.settings import TollboothSettings
+
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+DatabaseUrl = Annotated[str | None, typer.Option(help="Instead of TOLLBOOTH_DATABASE_URL.")]
+
+
+@contextmanager
+def store_at(database_url: str | None) -> Iterator[Store]:
+    """The ledger's database, for commands that work on it directly."""
+    try:
+        store = Store(database_url or TollboothSettings().database_url)
+        yield store
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error
+    except SQLAlchemyError as error:
+        raise typer.BadParameter(f"the database does not answer: {type(error).__name__}") from error
+    store.close()
+
+
+def require_ledger(store: Store) -> None:
+    """Stop before an empty ledger is made where there is none."""
+    if store.path is not None and not store.path.exists():
+        raise typer.BadParameter("there is no ledger there yet")
+
+
+def keep_books(database_url: str | None, work: Callable[[Books], Awaitable[T]]) -> T:
+    """Have an owner's operation done; what the ledger refuses becomes a message and exit code 2."""
+    with store_at(database_url) as store:
+        require_ledger(store)
+
+    async def _run() -> T:
+        ledger = Ledger(database_url or TollboothSettings().database_url)
+        try:
+            await ledger.check()
+            return await work(Books(ledger))
+        finally:
+            await ledger.close()
+
+    try:
+        return asyncio.run(_run())
+    except (LedgerRefused, ConfigurationError) as error:
+        raise typer.BadParameter(str(error)) from error
+    except Refusal as error:
+        raise typer.BadParameter(error.detail) from error
+
+
+def print_json(value: Any) -> None:
+    """Print for programs: money and times as text."""
+    typer.echo(json.dumps(value, indent=2, default=_text))
+
+
+def moment(text: str | None) -> datetime | None:
+    """A day or a time that the owner typed; in UTC where it says nothing else."""
+    if text is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a day such as 2026-01-31, or a time in ISO 8601") from error
+    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
