@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.audit import audit
 from benchmarks.load import LoadError, Order, Result, encode, measure
 from benchmarks.report import summarize, table
-from benchmarks.servers import Server, ServerError, buy_credit, serve
+from benchmarks.servers import Server, ServerError, buy_credits, serve
 from tests.databases import running_postgres
 
 ACCOUNTS = 1_000
@@ -72,7 +72,7 @@ def _cases(servers: ExitStack, directory: Path, databases: dict[str, str], worke
     cases = [bare]
     for name, url in databases.items():
         server = servers.enter_context(serve("priced", directory, tuned_gc=False, ledger=url, workers=workers))
-        requests = [encode("/paid", [("Authorization", buy_credit(server))]) for _ in range(ACCOUNTS)]
+        requests = [encode("/paid", [("Authorization", credit)]) for credit in buy_credits(server, ACCOUNTS)]
         cases.append(Case(f"{name}, 1 account, {label}", server, (requests[0],), bare))
         cases.append(Case(f"{name}, {ACCOUNTS:,} accounts, {label}", server, tuple(requests), bare))
     if workers == 1:

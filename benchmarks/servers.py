@@ -76,12 +76,21 @@ def serve(
 
 def buy_credit(server: Server) -> str:
     """Pay once at a priced server; the ``Authorization`` header that spends the credit. Makes no paid call."""
+    return buy_credits(server, 1)[0]
+
+
+def buy_credits(server: Server, number: int) -> list[str]:
+    """Pay so many times, each for an account of its own."""
     with httpx.Client(base_url=server.url, trust_env=False, timeout=10) as client:
-        challenge = client.get("/paid")
-        if challenge.status_code != 402:
-            raise ServerError(f"expected a 402, got {challenge.status_code}: {challenge.text}")
-        offer = challenge.json()
-        paid = client.post("/tollbooth/dev/pay", json={"invoice": offer["invoice"]}).raise_for_status().json()
+        return [_buy(client) for _ in range(number)]
+
+
+def _buy(client: httpx.Client) -> str:
+    challenge = client.get("/paid")
+    if challenge.status_code != 402:
+        raise ServerError(f"expected a 402, got {challenge.status_code}: {challenge.text}")
+    offer = challenge.json()
+    paid = client.post("/tollbooth/dev/pay", json={"invoice": offer["invoice"]}).raise_for_status().json()
     return f"L402 {offer['macaroon']}:{paid['preimage']}"
 
 

@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -28,6 +29,7 @@ ClientResolver = Callable[[HTTPConnection], str | Awaitable[str | None] | None]
 
 UNKNOWN = "unknown"
 _MAX_PROXIES = 32
+_MAX_ADDRESS = 64
 _FORWARDED_FOR = b"x-forwarded-for"
 _WITH_PORT = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[0-9.]+))(?::[0-9]{1,5})?")
 
@@ -119,6 +121,12 @@ def _without_port(entry: str) -> str:
 
 
 def _address(text: str) -> Address | None:
+    # Callers choose what stands in some headers: nothing long is remembered.
+    return _parsed(text) if len(text) <= _MAX_ADDRESS else None
+
+
+@lru_cache(4_096)
+def _parsed(text: str) -> Address | None:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
