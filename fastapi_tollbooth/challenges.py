@@ -9,6 +9,8 @@ from fastapi_tollbooth.errors import (
     PaymentRequired,
     RailUnavailable,
     Refusal,
+    TooManyChallenges,
+    TooManyRequests,
     Unavailable,
 )
 from fastapi_tollbooth.rails import Authorization, Rail, RawHeaders
@@ -49,6 +51,12 @@ def toll_of(rail: Rail[Any], quote: Quote, authorization: Authorization) -> Toll
     )
 
 
+def too_many_invoices(retry_after: int) -> TooManyRequests:
+    """What a caller is told who makes the service make invoices and pays none."""
+    detail = "Pay one of the invoices you have, or wait before you ask for more."
+    return TooManyRequests("too_many_invoices", detail, retry_after=retry_after)
+
+
 async def payment_required(
     rails: Sequence[Rail[Any]],
     quote: Quote,
@@ -56,7 +64,7 @@ async def payment_required(
     refusing: Rail[Any] | None = None,
     credential: Any = None,
 ) -> Refusal:
-    """What a caller who has not paid this quote is told: the 402, or a 503 while there is no way to pay.
+    """What a caller who has not paid this quote is told: the 402; or a 429 or 503 while there is no way to pay.
 
     Args:
         rails: The ways to pay, in the order in which they are offered.
@@ -65,12 +73,16 @@ async def payment_required(
         refusing: The rail that refused its credential, if one did.
         credential: What it refused.
     """
-    challenges = []
+    challenges, waits = [], list[int]()
     for rail in rails:
         try:
             challenges.append(await rail.challenge(quote, credential if rail is refusing else None))
+        except TooManyChallenges as limited:
+            waits.append(limited.retry_after)
         except RailUnavailable:
             continue
+    if not challenges and waits:
+        return too_many_invoices(min(waits))
     if not challenges:
         return Unavailable("no_rail_available", "No way to pay can be offered at the moment. Come again later.")
     members: dict[str, Any] = {"price": str(quote.price), "priceRule": quote.rule, **why.members}

@@ -130,6 +130,7 @@ def priced(
     free_tier: FreeTier | Literal[False] | None = None,
     rate_limit: str | None = None,
     settle: Settle | None = None,
+    top_up: int | str | Money | None = None,
 ) -> Priced:
     """The dependency that makes a route cost money: ``Depends(priced("$0.01"))``.
 
@@ -152,6 +153,8 @@ def priced(
             300/hour"``.
         settle: When a rail that settles every request for itself (x402) moves its money: ``"after"`` the handler has
             succeeded, or ``"before"`` it runs, for what cannot be taken back. Default: ``TOLLBOOTH_X402__SETTLE``.
+        top_up: What one payment for this route buys on rails that keep credit, instead of ``TOLLBOOTH_TOP_UP``: an
+            amount, or a count of requests.
 
     Raises:
         ConfigurationError: the declaration cannot mean anything.
@@ -170,6 +173,7 @@ def priced(
             free_tier=free_tier,
             rate_limit=rate_limit,
             settle=settle,
+            top_up=top_up,
         )
     )
 

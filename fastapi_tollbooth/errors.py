@@ -4,14 +4,17 @@
     ├── ConfigurationError          the owner wrote something that cannot work; raised at declaration, install or start
     ├── CredentialRefused           a payment credential is not good; the engine answers it with a fresh 402
     ├── RailUnavailable             a rail cannot offer a challenge now; it is left out of the 402
+    │   └── TooManyChallenges       because it has made enough of them
     ├── TollExceeded                a handler uses more than its toll holds
     ├── TollClosed                  a handler decides about its toll when it is decided
     ├── LedgerRefused               the ledger does not do what the owner asks of it
     └── Refusal (HTTPException)     what a caller is told instead of being served
         ├── AmbiguousRequest    400 the request can be read in two ways
+        ├── Unauthorized        401 asked for what is free, without the credential that it takes
         ├── PaymentRequired     402 pay one of the challenges and come again
         ├── Forbidden           403 policy, not money
         ├── Conflict            409 another request works on the same payment; later, with Retry-After
+        ├── NotFound            404 there is no such thing
         ├── BodyTooLarge        413 the price depends on a body that is larger than allowed
         ├── Rejected            ... a hook of the owner's refused, with a status of its own
         ├── TooManyRequests     429 later, with Retry-After
@@ -81,6 +84,14 @@ class LedgerRefused(TollboothError):
         self.reason = reason
 
 
+class TooManyChallenges(RailUnavailable):
+    """A rail has made as many challenges as it may for now; ``retry_after`` is in seconds."""
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class Refusal(TollboothError, HTTPException):
     """A typed refusal: an HTTP status, a stable ``reason`` and what the caller should do about it."""
 
@@ -110,6 +121,15 @@ class AmbiguousRequest(Refusal):
     status = 400
 
 
+class Unauthorized(Refusal):
+    """401: something that costs nothing was asked without a good credential. Never a challenge to pay."""
+
+    status = 401
+
+    def __init__(self, reason: str, detail: str, *, members: Mapping[str, Any] | None = None) -> None:
+        super().__init__(reason, detail, headers=[("WWW-Authenticate", "L402")], members=members)
+
+
 class PaymentRequired(Refusal):
     """402: the members and header lines hold one challenge per rail that can take the money."""
 
@@ -129,6 +149,12 @@ class Conflict(Refusal):
 
     def __init__(self, reason: str, detail: str, *, retry_after: int = 1) -> None:
         super().__init__(reason, detail, headers=[("Retry-After", str(retry_after))])
+
+
+class NotFound(Refusal):
+    """404: there is no such thing, or it is none of the caller's business."""
+
+    status = 404
 
 
 class BodyTooLarge(Refusal):

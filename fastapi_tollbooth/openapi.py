@@ -38,6 +38,13 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
         "amountSats": {"type": "integer", "description": "L402: what the invoice asks, in satoshis."},
         "priceSats": {"type": "integer", "description": "L402: the same, under the name that some clients budget by."},
         "expiresAt": {"type": "string", "format": "date-time", "description": "Until when the offer can be paid."},
+        "statusUrl": {"type": "string", "description": "L402: where to ask what has become of the invoice."},
+        "bundles": {
+            "type": "array",
+            "description": "L402: offers of more credit, chosen by `pay` in X-Toll-Bundle.",
+            "items": {"type": "object"},
+        },
+        "caveat": {"type": "string", "description": "The condition of the credential that was not met."},
         "credential": {"type": "object", "description": "What the payment buys and how it is used."},
     },
     "additionalProperties": True,
@@ -85,7 +92,7 @@ def _decorate(schema: dict[str, Any], app: FastAPI, rails: Sequence[Rail[Any]]) 
 def _describe(operation: dict[str, Any], price: RoutePrice, rails: Sequence[Rail[Any]]) -> None:
     costs = f"Costs {price}" + (f": {price.description}" if price.description else ".")
     operation["description"] = "\n\n".join(filter(None, [operation.get("description"), f"**{costs}**"]))
-    operation["x-payment-info"] = {"offers": [rail.offer(price.known) for rail in rails]}
+    operation["x-payment-info"] = {"offers": [offer for rail in rails if (offer := rail.offer(price.known))]}
     operation.setdefault("responses", {}).setdefault("402", _response(price))
     security = operation.setdefault("security", [])
     security += [{rail.name: []} for rail in rails if {rail.name: []} not in security]

@@ -202,6 +202,7 @@ def declare(
     rate_limit: str | None = None,
     settle: Settle | None = None,
     metered: bool = False,
+    top_up: int | str | Money | None = None,
 ) -> RoutePrice:
     """A checked `RoutePrice`.
 
@@ -227,7 +228,12 @@ def declare(
         max_price=_amount(max_price),
         description=description,
         terms=Terms(
-            free_tier, None if rate_limit is None else RateLimit.parse(rate_limit), settle, description, metered
+            free_tier,
+            None if rate_limit is None else RateLimit.parse(rate_limit),
+            settle,
+            description,
+            metered,
+            _top_up(top_up),
         ),
     )
     if free_tier and declared.known is not None and free_tier.cost(declared.known) is None:
@@ -323,6 +329,15 @@ def _table(table: Mapping[str, str | Money] | None) -> dict[str, Money] | None:
 
 def _amount(price: Any) -> Money | None:
     return price if price is None or isinstance(price, Money) else Money.parse(price)
+
+
+def _top_up(value: Any) -> int | Money | None:
+    top_up = Money.parse(value) if isinstance(value, str) else value
+    if top_up is None or (isinstance(top_up, Money) and not top_up.is_zero):
+        return top_up
+    if type(top_up) is int and top_up >= 1:
+        return top_up
+    raise ConfigurationError(f"{value!r} is no top-up: write an amount such as '$1', or a count of requests")
 
 
 def _require_at_most(price: Money, most: Money | None, what: str) -> None:

@@ -1,5 +1,6 @@
 """TollboothSettings: everything that an owner can set, from ``TOLLBOOTH_*`` variables, ``.env`` or arguments."""
 
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fastapi_tollbooth.access import TrustedProxies, parse_proxies
+from fastapi_tollbooth.bundles import Bundle, parse_bundles
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.money import Money, Rate
 from fastapi_tollbooth.terms import RateLimit
@@ -36,6 +38,10 @@ def _names(value: Any) -> Any:
 
 def _limit(value: Any) -> Any:
     return _text(value, RateLimit.parse)
+
+
+def _bundles(value: Any) -> Any:
+    return parse_bundles(json.loads(value) if isinstance(value, str) else value)
 
 
 def _something(value: int | Money) -> int | Money:
@@ -163,6 +169,12 @@ class TollboothSettings(BaseSettings):
     top_up: Annotated[int | Money, NoDecode, BeforeValidator(_top_up), AfterValidator(_something)] = 1
     """What one Lightning payment buys: an amount such as ``$1``, or a count of requests at the price asked."""
 
+    min_invoice: Annotated[Money | None, NoDecode, BeforeValidator(_price)] = None
+    """The least that a Lightning invoice asks, such as ``100 sat``; it buys what it is worth."""
+
+    bundles: Annotated[tuple[Bundle, ...], NoDecode, BeforeValidator(_bundles)] = ()
+    """Offers of more credit than they cost, as JSON: ``[{"pay": "10000 sat", "get": "11000 sat"}]``."""
+
     btc_usd: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = None
     """Dollars for one bitcoin, for prices in dollars that are paid over Lightning."""
 
@@ -206,6 +218,15 @@ class TollboothSettings(BaseSettings):
 
     credit_lifetime_days: int = Field(default=365, ge=1, le=3_650)
     """Days after its purchase that a credential stays valid."""
+
+    credit_expires_days: int | None = Field(default=None, ge=1, le=3_650)
+    """Days after the last payment that credit ends; by default it does not."""
+
+    invoices_per_client: int = Field(default=20, ge=1)
+    """Invoices that one caller may cause in a minute, per process; more get 429."""
+
+    invoices_per_minute: int = Field(default=600, ge=1)
+    """Invoices that all callers together may cause in a minute, per process; more get 429."""
 
     settlement_wait: float = Field(default=3.0, ge=0, le=30)
     """Seconds that a request waits for the node to confirm a payment that the caller has proof of."""

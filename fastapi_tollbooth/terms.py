@@ -106,6 +106,7 @@ class Terms(NamedTuple):
             setting.
         description: What the price is for.
         metered: Whether the price is only held, and what is used of it is charged when the response ends.
+        top_up: What one payment for it buys on rails that keep credit; None leaves it to the service's setting.
     """
 
     free_tier: FreeTier | Literal[False] | None = None
@@ -113,3 +114,4 @@ class Terms(NamedTuple):
     settle: Settle | None = None
     description: str | None = None
     metered: bool = False
+    top_up: int | Money | None = None

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -37,10 +37,10 @@ from fastapi_tollbooth.openapi import document
 from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
 from fastapi_tollbooth.quoting import Compute, quoted, require_total
 from fastapi_tollbooth.rails import Rail, Receipt, Settles
-from fastapi_tollbooth.rails.caveats import require_condition
 from fastapi_tollbooth.rails.configured import configured_rails
 from fastapi_tollbooth.rails.l402 import L402Rail
-from fastapi_tollbooth.rails.owner_caveats import Check, OwnerCaveat, ValueOf
+from fastapi_tollbooth.rails.l402_routes import l402_routes
+from fastapi_tollbooth.rails.owner_caveats import Check, OwnerCaveat, ValueOf, registration
 from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.responses import refusal_handler
 from fastapi_tollbooth.routes import prices_of
@@ -144,15 +144,7 @@ class Tollbooth(Hooks):
         Raises:
             ConfigurationError: the name cannot be a condition, or is one already.
         """
-        require_condition(condition, self.settings.service)
-        if condition in self._caveats:
-            raise ConfigurationError(f"the caveat {condition!r} is there already")
-
-        def register(check: Check) -> Check:
-            self._caveats[condition] = OwnerCaveat(check, mint)
-            return check
-
-        return register
+        return registration(self._caveats, condition, mint, self.settings.service)
 
     # ── the application ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -174,6 +166,10 @@ class Tollbooth(Hooks):
         app.user_middleware.append(Middleware(SettlementLayer, engine=self))
         app.exception_handlers.setdefault(Refusal, refusal_handler)
         app.router.lifespan_context = alive(app.router.lifespan_context, self._start, self._upkeep, self.close)
+        client_of = partial(name_of, trusted=self.settings.trusted_proxies, resolver=self._client)
+        for rail in rails:
+            if isinstance(rail, L402Rail):
+                app.router.routes.extend(l402_routes(rail, client_of))
         if self._given_rails is None and self.dev_node is not None:
             app.router.routes.extend(dev_routes(self.dev_node))
         document(app, rails)

@@ -5,13 +5,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger.book import apply
 from fastapi_tollbooth.ledger.operations import (
     Authorize,
     Authorized,
+    Cap,
     Capture,
     Corrected,
     Fund,
@@ -349,3 +351,94 @@ class RulesMachine(LedgerMachine):
 
 RulesMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 test_any_order_of_operations = RulesMachine.TestCase
+
+
+# ── caps ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+CAP = Cap("narrowed", Money(100, Asset.USD))
+INNER = Cap("narrower", Money(30, Asset.USD))
+
+
+def under(of: Book, amount: int, *caps: Cap) -> Outcome:
+    return apply(of, Authorize("a", Money(amount, Asset.USD), "/x", caps))
+
+
+def capped_book() -> Book:
+    entries = Book(NOW, 1)
+    apply(entries, Fund("a", Money(1_000, Asset.USD), Payment("l402", "p", 1, Asset.BTC, "a")))
+    return entries
+
+
+def test_a_cap_bounds_what_is_promised_and_spent_under_it() -> None:
+    entries = capped_book()
+    first = under(entries, 60, CAP)
+    assert isinstance(first, Authorized)
+    assert under(entries, 41, CAP) == Refused(Reason.CAPPED, Money(40, Asset.USD))
+    apply(entries, Capture(first.account_id, first.toll, None, caps=(CAP,)))
+    assert under(entries, 41, CAP) == Refused(Reason.CAPPED, Money(40, Asset.USD))
+    assert isinstance(under(entries, 40, CAP), Authorized)
+    assert isinstance(under(entries, 500), Authorized)  # nobody else is bound
+
+
+def test_what_was_not_used_is_the_cap_s_again_once() -> None:
+    entries = capped_book()
+    first, second = under(entries, 60, CAP), under(entries, 40, CAP)
+    assert isinstance(first, Authorized)
+    assert isinstance(second, Authorized)
+    for _ in range(3):
+        apply(entries, Void(first.account_id, first.toll, (CAP,)))
+        apply(entries, Capture(second.account_id, second.toll, 15, caps=(CAP,)))
+    assert entries.used == {"narrowed": 15}
+
+
+def test_all_caps_hold_and_a_refusal_uses_none() -> None:
+    entries = capped_book()
+    assert under(entries, 31, CAP, INNER) == Refused(Reason.CAPPED, Money(30, Asset.USD))
+    assert under(entries, 5_000, CAP).__class__ is Refused
+    assert entries.used == {}
+    assert isinstance(under(entries, 30, CAP, INNER), Authorized)
+    assert under(entries, 1, INNER) == Refused(Reason.CAPPED, Money(0, Asset.USD))
+    assert entries.used == {"narrowed": 30, "narrower": 30}
+
+
+def test_a_cap_in_another_asset_allows_nothing() -> None:
+    assert under(capped_book(), 1, Cap("sats", Money(100, Asset.BTC))) == Refused(Reason.WRONG_ASSET)
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from(["hold", "capture", "part", "void"])), max_size=40))
+def test_a_cap_is_never_exceeded_and_nothing_of_it_is_lost(steps: list[tuple[int, str]]) -> None:
+    entries, spent = capped_book(), 0
+    for amount, how in steps:
+        outcome = under(entries, amount, CAP)
+        if isinstance(outcome, Authorized):
+            used = {"hold": amount, "capture": amount, "part": amount // 2, "void": 0}[how]
+            spent += used
+            match how:
+                case "capture" | "part":
+                    apply(entries, Capture(outcome.account_id, outcome.toll, used, caps=(CAP,)))
+                case "void":
+                    apply(entries, Void(outcome.account_id, outcome.toll, (CAP,)))
+        else:
+            assert spent + amount > 100
+    assert entries.used.get("narrowed", 0) == spent <= 100
+
+
+# ── credit that ends ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def funded(of: Book, key: str, expires_at: datetime | None) -> Account:
+    payment = Payment("l402", key, 1, Asset.BTC, "a")
+    outcome = apply(of, Fund("a", Money(10, Asset.USD), payment, expires_at))
+    assert isinstance(outcome, Funded)
+    return of.accounts[outcome.account_id]
+
+
+def test_new_money_keeps_the_old_alive() -> None:
+    entries, later = Book(NOW, 1), NOW + timedelta(days=30)
+    assert funded(entries, "p1", NOW).expires_at == NOW
+    assert under(entries, 1) == Refused(Reason.EXPIRED)
+    assert funded(entries, "p2", later).expires_at == later
+    assert isinstance(under(entries, 20), Authorized)
+    assert funded(entries, "p3", NOW).expires_at == later
+    assert funded(entries, "p4", None).expires_at is None
+    assert funded(entries, "p5", NOW).expires_at is None

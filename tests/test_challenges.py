@@ -4,7 +4,7 @@ import pytest
 
 from fastapi_tollbooth import Money, PaymentRequired
 from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required
-from fastapi_tollbooth.errors import CredentialRefused, RailUnavailable, Unavailable
+from fastapi_tollbooth.errors import CredentialRefused, RailUnavailable, TooManyChallenges, TooManyRequests, Unavailable
 from fastapi_tollbooth.testing import FakeTollbooth
 from fastapi_tollbooth.toll import Quote
 
@@ -38,6 +38,23 @@ async def test_a_rail_that_cannot_offer_is_left_out_and_without_any_there_is_no_
     nothing = await payment_required([dead], CENT, NO_CREDENTIAL)
     assert isinstance(nothing, Unavailable)
     assert nothing.reason == "no_rail_available"
+
+
+@pytest.mark.anyio
+async def test_a_rail_that_has_made_enough_challenges_is_left_out_and_alone_it_is_a_429(
+    fake: FakeTollbooth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def limited(*_: Any) -> Any:
+        raise TooManyChallenges("enough", retry_after=7)
+
+    busy = FakeTollbooth().rail
+    monkeypatch.setattr(busy, "challenge", limited)
+    refusal = await payment_required([busy, fake.rail], CENT, NO_CREDENTIAL)
+    assert isinstance(refusal, PaymentRequired)
+    alone = await payment_required([busy, busy], CENT, NO_CREDENTIAL)
+    assert isinstance(alone, TooManyRequests)
+    assert alone.reason == "too_many_invoices"
+    assert (b"retry-after", b"7") in alone.raw_headers
 
 
 @pytest.mark.anyio

@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi_tollbooth import Asset, Money, Toll, Tollbooth, priced
+from fastapi_tollbooth import Asset, Money, Toll, Tollbooth, TollboothSettings, priced
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.operations import Fund
 from fastapi_tollbooth.ledger.records import Payment
+from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.rails.credit import CreditCredential, mint_credit
+from fastapi_tollbooth.rails.l402 import L402Rail
+from fastapi_tollbooth.rates import FixedRate
 
 Serve = Callable[..., TestClient]
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
@@ -82,3 +86,26 @@ def test_it_is_not_shown() -> None:
     credential = mint_credit(KeyRing((b"n" * 32,)), "svc", "x402:abc", Asset.BTC, TOMORROW)
     assert credential.preimage not in repr(credential)
     assert credential.macaroon not in repr(credential)
+
+
+def test_it_is_spent_where_there_is_no_lightning_node_and_nothing_is_offered_over_lightning(tmp_path: Path) -> None:
+    settings = TollboothSettings(_env_file=None, database_url=f"sqlite:///{tmp_path}/t.db", secret="s" * 32)
+    keys, ledger = KeyRing(settings.key_ring()), Ledger(settings.database_url)
+    rail = L402Rail(settings, keys, ledger, None, FixedRate(None))
+    booth = Tollbooth(settings, rails=[rail])
+    booth.ledger = ledger
+    app = FastAPI()
+    booth.install(app)
+
+    @app.get("/x", dependencies=[Depends(priced("$0.01"))])
+    async def x() -> str:
+        return "ok"
+
+    with TestClient(app) as client:
+        fund(booth, "x402:abc", "$1")
+        credential = {"Authorization": minted(booth).authorization}
+        assert client.get("/x", headers=credential).headers["x-credit-balance"] == "$0.99"
+        assert client.get("/tollbooth/balance", headers=credential).json()["balance"] == "$0.99"
+        assert client.get("/x").json()["reason"] == "no_rail_available"
+        assert client.post("/tollbooth/invoices", json={}).json()["reason"] == "no_rail_available"
+        assert client.get("/openapi.json").json()["paths"]["/x"]["get"]["x-payment-info"] == {"offers": []}

@@ -53,9 +53,9 @@ def test_the_table_of_settings_is_the_one_that_the_code_makes() -> None:
     assert (ROOT / "docs" / "settings.md").read_text().endswith(page()), "end it with `fastapi-tollbooth settings`"
 
 
-@pytest.mark.parametrize(("page", "folder"), [("l402.md", "rails"), ("x402.md", "rails/x402")])
-def test_every_reason_of_a_credential_is_documented(page: str, folder: str) -> None:
-    text = (ROOT / "docs" / page).read_text()
+@pytest.mark.parametrize(("pages", "folder"), [("l402.md credit.md", "rails"), ("x402.md", "rails/x402")])
+def test_every_reason_of_a_credential_is_documented(pages: str, folder: str) -> None:
+    text = "".join((ROOT / "docs" / page).read_text() for page in pages.split())
     sources = "".join(path.read_text() for path in (ROOT / "fastapi_tollbooth" / folder).glob("*.py"))
     refused = r'(?:CredentialRefused|Forbidden|Conflict|Unavailable)\(\s*"([a-z_]+)"'
     elsewhere = {"credit_expired", "credential_revoked", "settlement_unconfirmed", "no_exchange_rate"}

@@ -12,9 +12,9 @@ import pytest
 from pymacaroons.serializers import BinarySerializer
 
 from fastapi_tollbooth import Asset, Money, TollboothSettings
-from fastapi_tollbooth.errors import CredentialRefused, RailUnavailable, Unavailable
+from fastapi_tollbooth.errors import CredentialRefused, Forbidden, RailUnavailable, Unavailable
 from fastapi_tollbooth.keys import KeyRing
-from fastapi_tollbooth.ledger.operations import Authorized
+from fastapi_tollbooth.ledger.operations import Authorized, Revoke
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import (
     Capabilities,
@@ -28,9 +28,9 @@ from fastapi_tollbooth.money import Rate
 from fastapi_tollbooth.rails import Challenge, RawHeaders
 from fastapi_tollbooth.rails.l402 import L402Rail
 from fastapi_tollbooth.rails.l402_credential import L402Credential
-from fastapi_tollbooth.rails.macaroon import Identifier, mint, narrow
+from fastapi_tollbooth.rails.macaroon import Identifier, mint, narrow, open_token
 from fastapi_tollbooth.rates import FixedRate
-from fastapi_tollbooth.toll import Quote
+from fastapi_tollbooth.toll import Quote, Toll
 
 RING = KeyRing((b"n" * 32,))
 RATE = Rate.parse("100000")
@@ -147,9 +147,9 @@ async def test_an_unpaid_challenge_writes_nothing(setup: Setup, tmp_path: Path) 
 @pytest.mark.anyio
 async def test_a_challenge_is_offered_again_to_the_same_client_only(setup: Setup) -> None:
     first = await setup.offer()
-    assert await setup.offer() is first
-    assert await setup.offer(client="another") is not first
-    assert await setup.offer(price=CENT * 2) is not first
+    assert (await setup.offer()).headers == first.headers
+    assert (await setup.offer(client="another")).headers != first.headers
+    assert (await setup.offer(price=CENT * 2)).headers != first.headers
     assert len(setup.node.invoices) == 3
 
 
@@ -157,7 +157,7 @@ async def test_a_challenge_is_offered_again_to_the_same_client_only(setup: Setup
 async def test_a_crowd_of_unpaid_requests_makes_one_invoice(setup: Setup) -> None:
     offers = await asyncio.gather(*(setup.offer() for _ in range(100)))
     assert len(setup.node.invoices) == 1
-    assert len({id(offer) for offer in offers}) == 1
+    assert len({offer.headers for offer in offers}) == 1
 
 
 @pytest.mark.anyio
@@ -166,16 +166,16 @@ async def test_an_invoice_that_can_no_longer_be_paid_is_not_offered_again(setup:
     setup.node.capabilities = Capabilities(recheck_seconds=0)
     setup.node.state = InvoiceState.PENDING
     first = await setup.offer()
-    assert await setup.offer() is first
+    assert (await setup.offer()).headers == first.headers
     setup.node.state = state
-    assert await setup.offer() is not first
+    assert (await setup.offer()).headers != first.headers
 
 
 @pytest.mark.anyio
 async def test_the_offer_behind_a_used_credential_is_not_made_again(setup: Setup) -> None:
     offer = await setup.offer()
     used = credential(offer.members["macaroon"])
-    assert await setup.offer(presented=used) is not offer
+    assert (await setup.offer(presented=used)).headers != offer.headers
 
 
 @pytest.mark.anyio
@@ -371,3 +371,123 @@ async def test_a_payer_who_is_faster_than_the_settlement_waits_a_moment(setup: S
     await asyncio.sleep(0.05)
     setup.node.state = InvoiceState.SETTLED
     assert (await waiting).balance == CENT * 2
+
+
+# ── narrowed credentials ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def capped(macaroon: str, *caveats: str) -> L402Credential:
+    return credential(narrow(macaroon, *caveats))
+
+
+async def spent(rail: L402Rail, presented: L402Credential, price: Money = CENT) -> str:
+    try:
+        return str((await rail.authorize(presented, quote(price))).balance)
+    except CredentialRefused as refused:
+        return refused.reason
+
+
+@pytest.mark.anyio
+async def test_a_cap_holds_for_all_that_is_made_from_the_capped_token(setup: Setup) -> None:
+    whole = minted(*GOOD, credit=CENT * 100)
+    delegate = narrow(whole, "for=alice", "svc_max_spend=$0.03")
+    children = [capped(delegate, "x=1"), capped(delegate, "x=2", "svc_max_spend=$0.01"), credential(delegate)]
+    assert await spent(setup.rail, children[1]) == "$0.99"
+    assert await spent(setup.rail, children[1]) == "spend_cap_reached"
+    assert await spent(setup.rail, children[0]) == "$0.98"
+    assert await spent(setup.again(), children[2]) == "$0.97"  # after a restart
+    for child in children:
+        assert await spent(setup.again(), child) == "spend_cap_reached"
+    assert await spent(setup.rail, capped(whole, "for=bob", "svc_max_spend=$0.03")) == "$0.96"
+    assert await spent(setup.rail, credential(whole)) == "$0.95"
+
+
+@pytest.mark.anyio
+async def test_a_cap_gets_back_what_a_request_did_not_use(setup: Setup) -> None:
+    presented = capped(minted(*GOOD, credit=CENT * 100), "svc_max_spend=$0.01")
+    toll = await setup.rail.authorize(presented, quote())
+    assert await spent(setup.rail, presented) == "spend_cap_reached"
+    await setup.rail.void(Toll(toll.toll_id, CENT, CENT, None, "", "l402", "/", authorization=toll.state))
+    assert await spent(setup.rail, presented) == "$0.99"
+    with pytest.raises(CredentialRefused) as refused:
+        await setup.rail.authorize(presented, quote())
+    assert refused.value.members == {"spendable": "$0.00"}
+
+
+@pytest.mark.anyio
+async def test_a_race_for_the_last_of_a_cap_has_one_winner(setup: Setup) -> None:
+    presented = capped(minted(*GOOD, credit=CENT * 100), "svc_max_spend=$0.05")
+    results = await asyncio.gather(*(spent(rail, presented) for rail in [setup.again() for _ in range(4)] * 8))
+    assert results.count("spend_cap_reached") == 32 - 5
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cap", ["10 sat", "lots", "", "-1"])
+async def test_a_cap_that_means_nothing_allows_nothing(setup: Setup, cap: str) -> None:
+    assert await spent(setup.rail, capped(minted(*GOOD), f"svc_max_spend={cap}")) == "malformed_credential"
+
+
+@pytest.mark.anyio
+async def test_narrowing_is_enforced(setup: Setup) -> None:
+    whole = minted(*GOOD, credit=CENT * 100)
+    assert await spent(setup.rail, capped(whole, "svc_valid_until=1")) == "credential_expired"
+    assert await spent(setup.rail, capped(whole, "svc_capabilities=/other")) == "wrong_route"
+    assert await spent(setup.rail, capped(whole, "svc_capabilities=/wea*")) == "$0.99"
+    assert await spent(setup.rail, capped(whole, "svc_maxspend=$1")) == "unknown_caveat"
+
+
+# ── several macaroons, rotation, revocation ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.anyio
+async def test_of_several_macaroons_the_one_that_the_preimage_pays_is_used(setup: Setup) -> None:
+    other = mint(RING, Identifier.new(b"o" * 32, CENT, None, RING.newest), "svc", list(GOOD))
+    both = L402Credential(((b"authorization", f"L402 {other},{minted(*GOOD)}:{PREIMAGE.hex()}".encode()),))
+    assert (await setup.rail.authorize(both, quote())).balance == CENT * 2
+    neither = L402Credential(((b"authorization", f"L402 {other},{other}:{PREIMAGE.hex()}".encode()),))
+    with pytest.raises(CredentialRefused) as refused:
+        await setup.rail.authorize(neither, quote())
+    assert refused.value.reason == "wrong_preimage"
+
+
+@pytest.mark.anyio
+async def test_a_new_key_keeps_what_the_old_one_sold_until_it_is_gone(setup: Setup) -> None:
+    presented = credential(minted(*GOOD))
+    await setup.rail.authorize(presented, quote())
+
+    def with_keys(*keys: bytes) -> L402Rail:
+        return L402Rail(setup.settings, KeyRing(keys), setup.ledger, setup.node, FixedRate(RATE))
+
+    assert await spent(with_keys(b"z" * 32, b"n" * 32), presented) == "$0.01"
+    offered = await with_keys(b"z" * 32, b"n" * 32).challenge(quote(), None)
+    assert open_token(KeyRing((b"z" * 32,)), base64.b64decode(offered.members["macaroon"])).minted
+    assert await spent(with_keys(b"z" * 32), presented) == "invalid_signature"
+    assert setup.node.lookups == 1
+
+
+@pytest.mark.anyio
+async def test_a_revoked_account_is_closed_at_once_and_gets_no_challenge(setup: Setup) -> None:
+    presented = credential(minted(*GOOD))
+    account = (await setup.rail.authorize(presented, quote())).payer
+    await setup.ledger.apply(Revoke(account))
+    for rail in (setup.rail, setup.again()):
+        with pytest.raises(Forbidden) as refused:
+            await rail.authorize(presented, quote())
+        assert refused.value.reason == "credential_revoked"
+    await setup.ledger.apply(Revoke(account, False))
+    assert await spent(setup.rail, presented) == "$0.01"
+
+
+@pytest.mark.anyio
+async def test_credit_that_has_ended_is_revived_by_new_money(setup: Setup) -> None:
+    setup.settings.credit_expires_days = 1
+    presented = credential(minted(*GOOD))
+    await setup.rail.authorize(presented, quote())
+    await setup.ledger.execute(
+        lambda connection: connection.exec_driver_sql(
+            "UPDATE tollbooth_account SET expires_at = '2020-01-01 00:00:00.000000' WHERE kind = 'payer'"
+        )
+    )
+    assert await spent(setup.rail, presented) == "credit_expired"
+    offered = await setup.rail.challenge(quote(), presented)
+    assert offered.members["credential"]["topsUp"] is True

@@ -2,6 +2,7 @@ from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger.operations import (
     Authorize,
     BeginSettlement,
+    Cap,
     Capture,
     Claim,
     CompleteSettlement,
@@ -21,7 +22,7 @@ PAYMENT = Payment("x402", "x402:1", 1_000_000, Asset.USD, "x402:payer")
 
 
 def named(*operations: Operation) -> Names:
-    names = Names(set(), set(), set(), set())
+    names = Names(set(), set(), set(), set(), set())
     for operation in operations:
         names.add(operation)
     return names
@@ -33,14 +34,17 @@ def test_what_a_batch_has_to_load() -> None:
         {"l402:aa", "l402:bb"},
         set(),
         set(),
+        set(),
     )
     for about_a_toll in (Capture(1, 2), Void(1, 2), Refund(1, 2), Reconcile(1, 2, 3)):
-        assert named(about_a_toll) == ({1}, set(), {2}, set())
+        assert named(about_a_toll) == ({1}, set(), {2}, set(), set())
     for funding in (Fund("a", DOLLAR, PAYMENT), Claim(PAYMENT, "a", DOLLAR, "/")):
-        assert named(funding) == (set(), {"a", "source:x402:USD"}, set(), {"x402:1"})
+        assert named(funding) == (set(), {"a", "source:x402:USD"}, set(), {"x402:1"}, set())
     for about_a_payment in (
         BeginSettlement("x402:1", 2),
         CompleteSettlement("x402:1"),
         EndClaim("x402:1", 2, PaymentState.FAILED),
     ):
-        assert named(about_a_payment) == (set(), set(), set(), {"x402:1"})
+        assert named(about_a_payment) == (set(), set(), set(), {"x402:1"}, set())
+    cap = Cap("narrowed", DOLLAR)
+    assert named(Authorize(1, DOLLAR, "/", (cap,)), Void(1, 2, (cap,))).caps == {"narrowed"}

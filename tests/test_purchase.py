@@ -3,11 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_tollbooth import Asset, Money
+from fastapi_tollbooth.bundles import Bundle
 from fastapi_tollbooth.errors import RailUnavailable
 from fastapi_tollbooth.money import Rate
-from fastapi_tollbooth.rails.purchase import purchase
+from fastapi_tollbooth.rails.purchase import Purchase, bundle_purchase, purchase
 
 RATE = Rate.parse("100000")
+CENT = Money.parse("$0.01")
 
 
 @pytest.mark.parametrize(
@@ -27,12 +29,12 @@ RATE = Rate.parse("100000")
 )
 def test_what_one_payment_buys(top_up: int | str, price: str, credit: str, sats: int) -> None:
     bought = Money.parse(top_up) if isinstance(top_up, str) else top_up
-    assert purchase(bought, Money.parse(price), RATE) == (Money.parse(credit), sats * 1_000)
+    assert purchase(bought, Money.parse(price), RATE) == Purchase(Money.parse(credit), sats * 1_000)
 
 
 @given(
-    st.integers(1, 1_000) | st.builds(Money, st.integers(1, 10**9), st.sampled_from(Asset)),
-    st.builds(Money, st.integers(1, 10**9), st.sampled_from(Asset)),
+    st.integers(1, 1_000) | st.builds(Money, st.integers(1, 10**7), st.sampled_from(Asset)),
+    st.builds(Money, st.integers(1, 10**7), st.sampled_from(Asset)),
     st.builds(Rate, st.integers(10**9, 10**12)),
 )
 def test_a_payment_covers_the_request_and_what_it_credits(top_up: int | Money, price: Money, rate: Rate) -> None:
@@ -57,3 +59,63 @@ def test_dollars_need_a_rate() -> None:
     for top_up, price in ((1, "$0.01"), (Money.parse("$1"), "21 sat")):
         with pytest.raises(RailUnavailable, match="rate"):
             purchase(top_up, Money.parse(price), None)
+
+
+@pytest.mark.parametrize(
+    ("top_up", "price", "minimum", "credit", "sats"),
+    [
+        (1, "$0.01", "100 sat", "$0.10", 100),
+        (10, "$0.01", "100 sat", "$0.10", 100),
+        (1, "21 sat", "$0.05", "42 sat", 50),
+        ("$0.02", "$0.01", "100 sat", "$0.10", 100),
+        ("$1", "$0.01", "100 sat", "$1.00", 1_000),
+    ],
+)
+def test_the_least_that_an_invoice_asks_buys_what_it_is_worth(
+    top_up: int | str, price: str, minimum: str, credit: str, sats: int
+) -> None:
+    bought = Money.parse(top_up) if isinstance(top_up, str) else top_up
+    found = purchase(bought, Money.parse(price), RATE, Money.parse(minimum))
+    assert found == Purchase(Money.parse(credit), sats * 1_000)
+
+
+@given(
+    st.integers(1, 1_000) | st.builds(Money, st.integers(1, 10**7), st.sampled_from(Asset)),
+    st.builds(Money, st.integers(1, 10**7), st.sampled_from(Asset)),
+    st.builds(Rate, st.integers(10**9, 10**12)),
+    st.builds(Money, st.integers(1, 10**7), st.sampled_from(Asset)),
+)
+def test_a_minimum_takes_nothing_for_nothing(top_up: int | Money, price: Money, rate: Rate, minimum: Money) -> None:
+    bought = purchase(top_up, price, rate, minimum)
+    assert bought.msat >= rate.convert_up(minimum, Asset.BTC).amount
+    worth = rate.convert_down(Money(bought.msat, Asset.BTC), bought.credit.asset)
+    # Counted credit is whole requests: what is left over is less than one.
+    assert worth.amount - bought.credit.amount <= (price.amount if isinstance(top_up, int) else worth.amount)
+    assert rate.convert_up(price, bought.credit.asset) <= bought.credit
+    if not isinstance(top_up, int) and bought.msat > purchase(top_up, price, rate).msat:
+        assert bought.credit.amount >= worth.amount
+
+
+def test_bundles_buy_more_than_they_cost() -> None:
+    bundle = Bundle(Money.parse("10000 sat"), Money.parse("11000 sat"))
+    assert bundle_purchase(bundle, None, Asset.BTC, None) == Purchase(Money.parse("11000 sat"), 10_000_000)
+    assert bundle_purchase(bundle, CENT, Asset.USD, RATE) == Purchase(Money.parse("$11"), 10_000_000)
+    dollars = Bundle(Money.parse("$10"), Money.parse("$12"))
+    assert bundle_purchase(dollars, CENT, Asset.USD, RATE) == Purchase(Money.parse("$12"), 10_000_000)
+
+
+def test_a_bundle_that_does_not_cover_the_request_is_not_sold_for_it() -> None:
+    bundle = Bundle(Money.parse("10 sat"), Money.parse("11 sat"))
+    with pytest.raises(RailUnavailable):
+        bundle_purchase(bundle, Money.parse("12 sat"), Asset.BTC, None)
+    with pytest.raises(RailUnavailable, match="rate"):
+        bundle_purchase(bundle, CENT, Asset.BTC, None)
+
+
+@given(
+    st.builds(Money, st.integers(1, 10**7), st.just(Asset.USD)),
+    st.builds(Rate, st.integers(10**9, 10**12)),
+)
+def test_no_dollar_price_makes_an_invoice_of_nothing(price: Money, rate: Rate) -> None:
+    assert purchase(1, price, rate).sats >= 1
+    assert purchase(1, Money.parse("$0.0001"), rate).sats >= 1

@@ -19,7 +19,7 @@ PAYMENT = Payment("l402", "p1", 21_000, Asset.BTC, "payer", "reference", "100000
 def names(
     ids: Collection[int] = (), keys: Collection[str] = (), tolls: Collection[int] = (), spend_keys: Collection[str] = ()
 ) -> Names:
-    return Names(set(ids), set(keys), set(tolls), set(spend_keys))
+    return Names(set(ids), set(keys), set(tolls), set(spend_keys), set())
 
 
 @pytest.fixture

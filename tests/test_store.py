@@ -1,6 +1,8 @@
 """The ledger in real databases: what is committed, what is loaded, what another process did meanwhile."""
 
 import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from fastapi_tollbooth.ledger.audit import verify
 from fastapi_tollbooth.ledger.operations import (
     Authorize,
     Authorized,
+    Cap,
     Capture,
     Fund,
     Funded,
@@ -194,3 +197,33 @@ class StoreMachine(LedgerMachine):
 
 StoreMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
 test_any_order_of_operations = StoreMachine.TestCase
+
+
+def test_caps_hold_across_processes_and_get_back_what_was_not_used(store: Store, url: str) -> None:
+    cap = Cap("narrowed", dollars(50))
+    [[_, first]] = store.transact([[fund(1_000), Authorize(KEY, dollars(30), "/w", (cap,))]])
+    assert isinstance(first, Authorized)
+    other = Store(url)
+    [[refused]] = other.transact([[Authorize(KEY, dollars(30), "/w", (cap,))]])
+    assert refused == Refused(Reason.CAPPED, dollars(20))
+    other.transact([[Capture(first.account_id, first.toll, 10, caps=first.caps)]])
+    more, too_much = Authorize(KEY, dollars(40), "/w", (cap,)), Authorize(KEY, dollars(1), "/w", (cap,))
+    [[second], [third]] = store.transact([[more], [too_much]])
+    assert isinstance(second, Authorized)
+    assert third == Refused(Reason.CAPPED, dollars(0))
+    for toll in (first, second):  # the first is spent, and gives nothing back
+        store.transact([[Void(toll.account_id, toll.toll, toll.caps)]])
+    [[last]] = other.transact([[Authorize(KEY, dollars(40), "/w", (cap,))]])
+    assert isinstance(last, Authorized)
+    other.close()
+
+
+def test_new_money_keeps_the_old_alive_across_processes(store: Store, url: str) -> None:
+    over, later = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+    store.transact([[replace(fund(100), expires_at=over)]])
+    assert store.transact([[Authorize(KEY, dollars(1), "/w")]]) == [[Refused(Reason.EXPIRED)]]
+    other = Store(url)
+    other.transact([[replace(fund(100, "p2"), expires_at=later)]])
+    [[toll]] = store.transact([[Authorize(KEY, dollars(150), "/w")]])
+    assert isinstance(toll, Authorized)
+    other.close()

@@ -16,6 +16,7 @@ from fastapi_tollbooth.ledger.operations import (
     Authorize,
     Authorized,
     BeginSettlement,
+    Cap,
     Capture,
     Claim,
     CompleteSettlement,
@@ -85,6 +86,9 @@ def _fund(book: Book, operation: Fund) -> Outcome:
     if (known.posted if known else 0) + credit.amount > MAX_AMOUNT or source.posted - credit.amount < -MAX_AMOUNT:
         return Refused(Reason.TOO_LARGE, known.balance if known else None)
     account = book.open(operation.account, "payer", credit.asset, operation.expires_at)
+    if account.expires_at is not None and (operation.expires_at is None or operation.expires_at > account.expires_at):
+        # New money keeps the old alive.
+        account.expires_at = book.expiries[account.id] = operation.expires_at
     source.posted -= credit.amount
     account.posted += credit.amount
     book.write(source.id, account.id, credit.amount, "fund", "post")
@@ -110,25 +114,40 @@ def _authorize(book: Book, operation: Authorize) -> Outcome:
     if account is None or refusal is not None:
         return refusal or Refused(Reason.UNKNOWN_ACCOUNT)
     amount = operation.amount.amount
+    for cap in operation.caps:
+        refusal = _refusal_under(book, cap, operation.amount)
+        if refusal is not None:
+            return refusal
+    for cap in operation.caps:
+        book.use(cap.key, amount)
     revenue = book.open(revenue_key(account.asset), "book", account.asset)
     account.pending += amount
     toll = book.write(account.id, revenue.id, amount, "charge", "pending", None, operation.route)
     book.charges[toll] = Charge(toll, account.id, revenue.id, amount, operation.route)
-    return Authorized(toll, account.id, account.balance)
+    return Authorized(toll, account.id, account.balance, operation.caps)
+
+
+def _refusal_under(book: Book, cap: Cap, amount: Money) -> Refused | None:
+    if cap.limit.asset is not amount.asset:
+        return Refused(Reason.WRONG_ASSET)
+    left = max(0, cap.limit.amount - book.used.get(cap.key, 0))
+    return Refused(Reason.CAPPED, Money(left, amount.asset)) if left < amount.amount else None
 
 
 def _capture(book: Book, operation: Capture) -> Outcome:
     charge = book.charges.get(operation.toll)
     if operation.served and charge is not None and charge.resolved_by == "void" and charge.adjusted is None:
         return _capture_late(book, operation, charge)
-    return _resolve(book, operation.account, operation.toll, "post", operation.amount)
+    return _resolve(book, operation.account, operation.toll, "post", operation.amount, operation.caps)
 
 
 def _void(book: Book, operation: Void) -> Outcome:
-    return _resolve(book, operation.account, operation.toll, "void", 0)
+    return _resolve(book, operation.account, operation.toll, "void", 0, operation.caps)
 
 
-def _resolve(book: Book, account_id: int, toll: int, phase: Phase, amount: int | None) -> Outcome:
+def _resolve(
+    book: Book, account_id: int, toll: int, phase: Phase, amount: int | None, caps: tuple[Cap, ...]
+) -> Outcome:
     account, charge = book.accounts.get(account_id), book.charges.get(toll)
     if account is None or charge is None or charge.account_id != account_id:
         return Refused(Reason.UNKNOWN_TOLL)
@@ -138,6 +157,8 @@ def _resolve(book: Book, account_id: int, toll: int, phase: Phase, amount: int |
     if posted > charge.held:
         return Refused(Reason.INSUFFICIENT, account.balance)
     account.pending -= charge.held
+    for cap in caps:
+        book.use(cap.key, posted - charge.held)
     if posted:
         account.posted -= posted
         book.accounts[charge.revenue_id].posted += posted

@@ -21,12 +21,20 @@ class Fund:
     expires_at: datetime | None = None
 
 
+class Cap(NamedTuple):
+    """At most ``limit`` may be promised and spent by all tolls that are taken under this key."""
+
+    key: str
+    limit: Money
+
+
 class Authorize(NamedTuple):
-    """Promise ``amount`` of an account, named by id or key, to the toll of one request."""
+    """Promise ``amount`` of an account, named by id or key, to the toll of one request, within all ``caps``."""
 
     account: int | str
     amount: Money
     route: str
+    caps: tuple[Cap, ...] = ()
 
 
 class Capture(NamedTuple):
@@ -34,19 +42,26 @@ class Capture(NamedTuple):
 
     With ``served``, a toll that was voided meanwhile because its request seemed dead is charged after all, as far as
     the credit goes: the response is on its way.
+
+    ``caps`` are those that it was authorized under, which get back what was not used.
     """
 
     account: int
     toll: int
     amount: int | None = None
     served: bool = False
+    caps: tuple[Cap, ...] = ()
 
 
 class Void(NamedTuple):
-    """Return all that was promised to a toll. Doing it again, or after a capture, changes nothing."""
+    """Return all that was promised to a toll, to its ``caps`` too. Doing it again, or after a capture, changes nothing.
+
+    A toll that is voided without them, because its process ended, keeps its share of them.
+    """
 
     account: int
     toll: int
+    caps: tuple[Cap, ...] = ()
 
 
 class Refund(NamedTuple):
@@ -137,11 +152,12 @@ class Funded(NamedTuple):
 
 
 class Authorized(NamedTuple):
-    """The promise stands. ``balance`` is what is left to spend after it."""
+    """The promise stands. ``balance`` is what is left to spend after it, ``caps`` what it was taken under."""
 
     toll: int
     account_id: int
     balance: Money
+    caps: tuple[Cap, ...] = ()
 
 
 class Resolved(NamedTuple):
@@ -186,6 +202,7 @@ class Reason(StrEnum):
     UNKNOWN_TOLL = "unknown_toll"
     UNKNOWN_PAYMENT = "unknown_payment"
     INSUFFICIENT = "insufficient_credit"
+    CAPPED = "spend_cap_reached"
     REVOKED = "revoked"
     EXPIRED = "credit_expired"
     WRONG_ASSET = "wrong_asset"
@@ -212,15 +229,18 @@ Outcome = Funded | Authorized | Resolved | Corrected | Revoked | Claimed | Moved
 
 
 class Names(NamedTuple):
-    """What operations are about: account ids and keys, tolls, and the spend keys of payments."""
+    """What operations are about: account ids and keys, tolls, the spend keys of payments, and the keys of caps."""
 
     ids: set[int]
     keys: set[str]
     tolls: set[int]
     spend_keys: set[str]
+    caps: set[str]
 
     def add(self, operation: Operation) -> None:
         """Name what this operation is about, besides the revenue accounts that every batch needs."""
+        if isinstance(operation, Authorize | Capture | Void) and operation.caps:
+            self.caps.update(cap.key for cap in operation.caps)
         match operation:
             case Authorize(account):
                 if isinstance(account, int):

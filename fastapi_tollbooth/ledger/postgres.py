@@ -89,6 +89,17 @@ _REVOKE = """
 UPDATE tollbooth_account AS a SET revoked = r.revoked FROM unnest(%s::bigint[], %s::boolean[]) AS r (id, revoked)
  WHERE a.id = r.id
 """
+_EXPIRE = """
+UPDATE tollbooth_account AS a SET expires_at = r.expires_at FROM unnest(%s::bigint[], %s::timestamptz[])
+       AS r (id, expires_at) WHERE a.id = r.id
+"""
+# What is used under a cap belongs to one account, so whoever holds the account's lock holds the cap's.
+_USED = 'SELECT "key", used FROM tollbooth_cap WHERE "key" = ANY(%s::text[])'
+_CHANGE_USED = """
+INSERT INTO tollbooth_cap (updated_at, "key", used)
+SELECT %s, r.* FROM unnest(%s::text[], %s::bigint[]) AS r ORDER BY 2
+    ON CONFLICT ("key") DO UPDATE SET used = excluded.used, updated_at = excluded.updated_at
+"""
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN_ALONE = f"{BEGIN}; SELECT pg_advisory_xact_lock(7305804402)"
@@ -190,6 +201,7 @@ def load(connection: Connection, names: Names) -> Book:
     books = execute(_BOOKS, (list(keys),))
     charges = execute(_CHARGES, (list(names.tolls),)) if names.tolls else None
     payments = execute(_PAYMENTS, (spend_keys,)) if spend_keys else None
+    used = execute(_USED, (list(names.caps),)) if names.caps else None
     ((first_id,),) = execute(_BLOCK)
     book = Book(datetime.now(UTC), first_id)
     book.add(
@@ -197,6 +209,7 @@ def load(connection: Connection, names: Names) -> Book:
         for id_, key, kind, asset, posted, pending, revoked, expires_at in chain(payers, books)
     )
     book.charges.update((row[0], Charge(*row)) for row in charges or ())
+    book.used.update(dict(used or ()))
     for spend_key, rail, amount, asset, payer, reference, rate, expires_at, account_id, state, toll, delivery in (
         payments or ()
     ):
@@ -224,6 +237,8 @@ def save(connection: Connection, book: Book) -> None:
     _write(_CHANGE_PAYMENTS, [_changed_payment(book.payments[key]) for key in book.changed_payments], book.now)
     _write(_ADD_TRANSFERS, book.transfers, book.now)
     _write(_REVOKE, list(book.revocations.items()))
+    _write(_EXPIRE, list(book.expiries.items()))
+    _write(_CHANGE_USED, [(key, book.used[key]) for key in sorted(book.new_uses)], book.now)
     changes = sorted(book.changes(), key=lambda change: change[0].id)
     _write(_CHANGE_PAYERS, [(a.id, a.posted, a.pending) for a, _, _ in changes if a.kind == "payer"])
     for account, posted, pending in changes:

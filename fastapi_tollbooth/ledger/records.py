@@ -144,6 +144,9 @@ class Book:
     new_payments: list[str] = field(default_factory=list)
     changed_payments: set[str] = field(default_factory=set)
     revocations: dict[int, bool] = field(default_factory=dict)
+    expiries: dict[int, datetime | None] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=dict)
+    new_uses: set[str] = field(default_factory=set)
     _loaded: dict[int, tuple[int, int]] = field(default_factory=dict)
     _by_key: dict[str, Account] = field(default_factory=dict)
 
@@ -192,6 +195,11 @@ class Book:
         transfer = Transfer(self._allocate_id(), debit, credit, amount, kind, phase, toll_id, route)
         self.transfers.append(transfer)
         return transfer.id
+
+    def use(self, cap: str, amount: int) -> None:
+        """Count what is spent under a cap; below zero, what is given back."""
+        self.used[cap] = max(0, self.used.get(cap, 0) + amount)
+        self.new_uses.add(cap)
 
     def record(self, payment: PaymentRecord) -> None:
         """Put a new payment into the book, or mark a known one as changed."""

@@ -92,6 +92,20 @@ UPDATE tollbooth_account SET revoked = json_extract(j.value, '$[1]')
  WHERE tollbooth_account.id = json_extract(j.value, '$[0]')
 """
 
+_EXPIRE = """
+UPDATE tollbooth_account SET expires_at = json_extract(j.value, '$[1]')
+  FROM json_each(?) AS j
+ WHERE tollbooth_account.id = json_extract(j.value, '$[0]')
+"""
+_LOAD_USED = """
+SELECT json_group_array(json_array("key", used)) FROM tollbooth_cap WHERE "key" IN (SELECT value FROM json_each(?))
+"""
+_CHANGE_USED = """
+INSERT INTO tollbooth_cap ("key", used, updated_at)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ? FROM json_each(?) WHERE true
+    ON CONFLICT ("key") DO UPDATE SET used = excluded.used, updated_at = excluded.updated_at
+"""
+
 BEGIN = "BEGIN IMMEDIATE"
 BEGIN_ALONE = BEGIN
 BEGIN_READ, END_READ = "BEGIN", "ROLLBACK"
@@ -165,6 +179,9 @@ def load(connection: Connection, names: Names) -> Book:
         for id_, key, kind, asset, posted, pending, revoked, expires_at in accounts
     )
     book.charges.update((row[0], Charge(*row)) for row in charges)
+    if names.caps:
+        used = connection.exec_driver_sql(_LOAD_USED, (json.dumps(list(names.caps)),)).scalar_one()
+        book.used.update(json.loads(used))
     book.payments.update((record.payment.spend_key, record) for record in payments)
     return book
 
@@ -200,6 +217,8 @@ def save(connection: Connection, book: Book) -> None:
     )
     _write(_CHANGE_ACCOUNTS, [(account.id, account.posted, account.pending) for account, _, _ in book.changes()])
     _write(_REVOKE, list(book.revocations.items()))
+    _write(_EXPIRE, [(id_, _text(expires_at)) for id_, expires_at in book.expiries.items()])
+    _write(_CHANGE_USED, [(key, book.used[key]) for key in sorted(book.new_uses)], now)
     if book.transfers:
         size = 1 << (len(book.transfers) - 1).bit_length()
         padding = (None,) * (_TRANSFER_COLUMNS * (size - len(book.transfers)))

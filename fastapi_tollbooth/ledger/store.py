@@ -108,7 +108,7 @@ class Store:
         return outcomes
 
     def _load(self, connection: Connection, operations: Sequence[Operation]) -> Book:
-        names = Names(set(), set(_STANDING_KEYS), set(), set())
+        names = Names(set(), set(_STANDING_KEYS), set(), set(), set())
         for operation in operations:
             names.add(operation)
         known = {toll: self._open[toll] for toll in names.tolls if toll in self._open}

@@ -145,6 +145,17 @@ class CheckpointRow(TollboothTable, table=True):
     created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
 
 
+class CapRow(TollboothTable, table=True):
+    """What credentials that were narrowed to so much spending have promised and spent. ``key`` is a hash."""
+
+    __tablename__ = "tollbooth_cap"
+    __table_args__ = (CheckConstraint("used >= 0", name="used_not_negative"),)
+
+    key: str = Field(sa_type=AutoString, primary_key=True)
+    used: int = Field(sa_type=BigInteger)
+    updated_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+
+
 class SweepRow(TollboothTable, table=True):
     """How far the sweeper has looked through the journal, and which worker is looking now."""
 

@@ -21,7 +21,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from fastapi_tollbooth.errors import ConfigurationError, Unavailable
-from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Claim, Fund, Operation, Outcome, Void
+from fastapi_tollbooth.ledger.lookups import payer_named
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Claim, Fund, Operation, Outcome, Revoke, Void
 from fastapi_tollbooth.ledger.pressure import Stats, ledger_busy, ledger_unavailable
 from fastapi_tollbooth.ledger.store import Store
 
@@ -113,6 +114,21 @@ class Ledger:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._take_back(future.result())
             raise
+
+    async def revoke(self, name: str, revoked: bool = True) -> bool:
+        """Close an account to new tolls, or open it again. Whether there is such an account.
+
+        Args:
+            name: The account's key, as in `Toll.payer`, or a payment that went into it: ``l402:<payment hash>``.
+            revoked: False to open it again.
+
+        Raises:
+            Unavailable: the database did not answer.
+        """
+        account = await self.read(lambda connection: payer_named(connection, name))
+        if account is not None:
+            await self.apply(Revoke(account, revoked))
+        return account is not None
 
     def apply_later(self, operation: Operation) -> None:
         """Run one idempotent operation in a later batch, again and again until it is durable."""
@@ -321,7 +337,7 @@ class Ledger:
         # The request was cancelled while its authorization was being written: no handler will run for it.
         for outcome in result if isinstance(result, list) else ():
             if isinstance(outcome, Authorized):
-                self.apply_later(Void(outcome.account_id, outcome.toll))
+                self.apply_later(Void(outcome.account_id, outcome.toll, outcome.caps))
 
 
 _RUNNING: "weakref.WeakSet[Ledger]" = weakref.WeakSet()

@@ -4,26 +4,19 @@ import json
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.routing import Route
 
 from fastapi_tollbooth.errors import Unavailable
 from fastapi_tollbooth.lightning.dev import CannotPay, DevNode
+from fastapi_tollbooth.own_routes import OwnRoute
 from fastapi_tollbooth.responses import refusal_response
 
 MAX_BODY = 16_384
 PAY_PATH = "/tollbooth/dev/pay"
 
 
-class _ExactRoute(Route):
-    """A route without parameters, which stands before the application's own and must not slow them down."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        return super().matches(scope) if scope["path"].endswith(self.path) else (Match.NONE, {})
-
-
 def dev_routes(node: DevNode) -> list[Route]:
-    """The node's routes. Plain Starlette routes, so that a price on the whole application does not cover them."""
+    """The node's routes."""
 
     async def pay(request: Request) -> Response:
         """Pay an invoice: ``{"invoice": "lnbcrt..."}`` gives ``{"payment_hash": "...", "preimage": "..."}``."""
@@ -46,7 +39,7 @@ def dev_routes(node: DevNode) -> list[Route]:
             return refusal_response(request, refusal)
         return JSONResponse({"payment_hash": paid.payment_hash, "preimage": paid.preimage}, headers=_NO_STORE)
 
-    return [_ExactRoute(PAY_PATH, pay, methods=["POST"], include_in_schema=False)]
+    return [OwnRoute(PAY_PATH, pay, methods=["POST"], include_in_schema=False)]
 
 
 _NO_STORE = {"Cache-Control": "no-store"}

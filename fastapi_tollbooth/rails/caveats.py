@@ -17,23 +17,16 @@ refused, as is anything unknown that it once minted; other unknown caveats are s
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from fastapi_tollbooth.errors import ConfigurationError, CredentialRefused
 from fastapi_tollbooth.glob import compile_glob
-from fastapi_tollbooth.money import Money
+from fastapi_tollbooth.ledger.operations import Cap
+from fastapi_tollbooth.money import Asset, Money
 from fastapi_tollbooth.rails.macaroon import Token, malformed
 
 MAX_VALUE = 200
 _CONDITION = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _OURS = frozenset({"services", "preimage"})
-
-
-class MaxSpend(NamedTuple):
-    """A cap on what all tokens with this beginning may spend together."""
-
-    prefix: str
-    limit: Money
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +37,7 @@ class Bounds:
         valid_until: Unix time after which it is good for nothing.
         account: The account it was minted for; None for the account of its own payment.
         routes: Tests for route templates; all must hold.
-        caps: What it may spend.
+        caps: What it may spend, together with all tokens that have the same beginning.
         owned: The owner's conditions that somebody must check with each request, appended ones included.
         shown: The owner's conditions that the service minted, as handlers see them.
         narrowed: Whether a holder has made it good for less than it was sold for.
@@ -53,20 +46,20 @@ class Bounds:
     valid_until: float
     account: str | None
     routes: tuple[Callable[[str], bool], ...]
-    caps: tuple[MaxSpend, ...]
+    caps: tuple[Cap, ...]
     owned: tuple[tuple[str, str], ...]
     shown: Mapping[str, str]
     narrowed: bool
 
-    def check(self, route: str, now: float) -> None:
-        """Whether the token is good for a request to this route now.
+    def check(self, route: str | None, now: float) -> None:
+        """Whether the token is good for a request to this route now; None for what is no priced route.
 
         Raises:
             CredentialRefused: ``credential_expired`` or ``wrong_route``.
         """
         if self.valid_until <= now:
             raise CredentialRefused("credential_expired", "This credential has expired. Buy a new one.")
-        if not all(allows(route) for allows in self.routes):
+        if route is not None and not all(allows(route) for allows in self.routes):
             raise CredentialRefused("wrong_route", "This credential was narrowed to other routes.")
 
 
@@ -89,7 +82,7 @@ def judge(token: Token, service: str, known: Collection[str]) -> Bounds:
         elif condition == f"{service}_capabilities":
             routes.append(_any_of(value))
         elif condition == f"{service}_max_spend":
-            caps.append(MaxSpend(token.prefix(position), _money(value)))
+            caps.append(Cap(token.prefix(position), _money(value, token.identifier.credit.asset)))
         elif condition == f"{service}_account" and minted and account is None:
             account = value
         elif condition in known:
@@ -162,8 +155,11 @@ def _any_of(value: str) -> Callable[[str], bool]:
     return lambda route: any(test(route) for test in tests)
 
 
-def _money(value: str) -> Money:
+def _money(value: str, asset: Asset) -> Money:
     try:
-        return Money.parse(value)
+        money = Money.parse(value)
     except ConfigurationError as error:
         raise malformed('its cap on spending is not an amount such as "100 sat" or "$1"') from error
+    if money.asset is not asset:
+        raise malformed(f"its cap on spending must be in {asset}, as its credit is")
+    return money

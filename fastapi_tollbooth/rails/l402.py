@@ -5,52 +5,43 @@ identifier; the account is opened in the ledger when the first request brings pr
 Source: the L402 protocol specification, https://github.com/lightninglabs/L402.
 """
 
-import asyncio
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
+
+from starlette.requests import HTTPConnection
 
 from fastapi_tollbooth.bounded import Bounded
 from fastapi_tollbooth.errors import ConfigurationError, CredentialRefused, Forbidden, RailUnavailable, Unavailable
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Outcome, Reason, Refused, Void
-from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.writer import Ledger
-from fastapi_tollbooth.lightning import Invoice, InvoiceState, LightningBackend, LightningUnavailable
-from fastapi_tollbooth.lightning.checking import request_invoice
+from fastapi_tollbooth.lightning import InvoiceState, LightningBackend
 from fastapi_tollbooth.lightning.dev import DevNode
-from fastapi_tollbooth.money import MSAT_PER_SAT, Asset, Money, Rate, divide_up
+from fastapi_tollbooth.money import Asset, Money
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
-from fastapi_tollbooth.rails.caveats import write
+from fastapi_tollbooth.rails.caveats import Bounds
+from fastapi_tollbooth.rails.invoice_offers import Offers
+from fastapi_tollbooth.rails.invoice_token import read_invoice_token
 from fastapi_tollbooth.rails.l402_credential import L402Credential, Verified, claimed_hash, find, parse, verify
-from fastapi_tollbooth.rails.macaroon import Identifier, Kind, mint
-from fastapi_tollbooth.rails.owner_caveats import OwnerCaveats, check_owned, minted_for
-from fastapi_tollbooth.rails.purchase import purchase
+from fastapi_tollbooth.rails.macaroon import Kind
+from fastapi_tollbooth.rails.node_guard import GuardedNode
+from fastapi_tollbooth.rails.owner_caveats import OwnerCaveats, check_owned
+from fastapi_tollbooth.rails.sales import Sales
+from fastapi_tollbooth.rails.settlements import Credit, Settlements
 from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.toll import Quote, Toll
 
 VERIFIED_CREDENTIALS = 10_000
-OPEN_CHALLENGES = 10_000
-_POLL_SECONDS = 0.1
-
-_Key = tuple[str, Money, tuple[tuple[str, str], ...]]
-"""Offers are re-used for the same client, credit and conditions."""
-
-
-@dataclass(slots=True)
-class _Offer:
-    """A challenge that may be handed out again while its invoice can still be paid."""
-
-    challenge: Challenge
-    payment_hash: bytes
-    fresh_until: float
-    checked_at: float
 
 
 class L402Rail:
-    """Prepaid credit over Lightning. Implements `Rail`."""
+    """Prepaid credit over Lightning. Implements `Rail`.
+
+    Without a node it takes credentials for credit that other rails have sold (`credit.py`), and offers nothing itself.
+    """
 
     name = "l402"
     settles_elsewhere = False
@@ -60,20 +51,22 @@ class L402Rail:
         settings: TollboothSettings,
         keys: KeyRing,
         ledger: Ledger,
-        node: LightningBackend,
+        node: LightningBackend | None,
         rates: RateSource,
         caveats: OwnerCaveats | None = None,
     ) -> None:
         self._settings = settings
         self._keys = keys
         self._ledger = ledger
-        self._node = node
         self.for_development = isinstance(node, DevNode)
         self._rates = rates
         self._caveats: OwnerCaveats = {} if caveats is None else caveats
         self._verified: Bounded[bytes, Verified] = Bounded(VERIFIED_CREDENTIALS)
-        self._offers: Bounded[_Key, _Offer] = Bounded(OPEN_CHALLENGES)
-        self._minting: dict[_Key, asyncio.Future[_Offer]] = {}
+        self._has_node = node is not None
+        guarded = GuardedNode(node, settings.invoice_network)
+        self._offers = Offers(settings, keys, guarded)
+        self._settlements = Settlements(settings, ledger, guarded)
+        self._sales = Sales(settings, self._offers, rates, self._caveats)
 
     def credential(self, headers: RawHeaders) -> L402Credential | None:
         """Every header form that L402 clients are known to send; other schemes of Authorization are not ours."""
@@ -82,128 +75,134 @@ class L402Rail:
     # ── the challenge ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def challenge(self, quote: Quote, presented: L402Credential | None) -> Challenge:
-        """An invoice for the top-up, and the macaroon that it pays for. Re-used per client while it can be paid."""
-        rate = self._rates.current()
-        credit, amount_msat = purchase(self._settings.top_up, quote.price, rate)
-        owned = await minted_for(self._caveats, quote.connection) if self._caveats else ()
-        key = (quote.client, credit, owned)
-        offer = self._offers.get(key)
-        if offer is None or not await self._still_good(offer, presented):
-            offer = await self._mint_once(key, amount_msat, rate, quote)
-        return offer.challenge
+        """An invoice for the top-up, and the macaroon that it pays for. Re-used per client while it can be paid.
 
-    async def _still_good(self, offer: _Offer, presented: L402Credential | None) -> bool:
-        now = time.monotonic()
-        if now > offer.fresh_until or (presented is not None and offer.payment_hash == claimed_hash(presented)):
-            return False
-        if now - offer.checked_at >= self._node.capabilities.recheck_seconds:
-            try:
-                status = await self._node.lookup(offer.payment_hash)
-            except LightningUnavailable:
-                return False
-            offer.checked_at = now
-            return status.state is InvoiceState.PENDING
-        return True
+        Whoever presented a credential whose credit does not suffice tops it up; its new macaroon and the old one then
+        spend the same account. HEAD is told what the request costs, and no invoice is made.
 
-    async def _mint_once(self, key: _Key, amount_msat: int, rate: Rate | None, quote: Quote) -> _Offer:
-        # A crowd of requests that all need the same new challenge causes one invoice.
-        minting = self._minting.get(key)
-        if minting is not None and minting.get_loop() is asyncio.get_running_loop():
-            return await asyncio.shield(minting)
-        minting = asyncio.ensure_future(self._mint(key, amount_msat, rate, quote))
-        self._minting[key] = minting
-        try:
-            offer = await asyncio.shield(minting)
-        finally:
-            if self._minting.get(key) is minting:
-                del self._minting[key]
-        self._offers.put(key, offer)
-        return offer
+        Raises:
+            AmbiguousRequest: the caller asks for a bundle that is not offered here.
+            RailUnavailable: there is no invoice to be had.
+        """
+        self._require_node()
+        verified = None if presented is None else self._verified.get(presented.digest)
+        claimed = None if presented is None else claimed_hash(presented)
+        return await self._sales.challenge(quote, verified, () if claimed is None else (claimed,))
 
-    async def _mint(self, key: _Key, amount_msat: int, rate: Rate | None, quote: Quote) -> _Offer:
-        settings, (_, credit, owned) = self._settings, key
-        description = f"{settings.service}: {credit} credit"
-        try:
-            invoice = await request_invoice(
-                self._node, amount_msat, description, settings.invoice_expiry, network=settings.invoice_network
-            )
-        except LightningUnavailable as error:
-            raise RailUnavailable("the Lightning node did not answer") from error
-        exchanged = rate if credit.asset is not Asset.BTC else None
-        sats = divide_up(amount_msat, MSAT_PER_SAT)
-        identifier = Identifier.new(invoice.payment_hash, credit, exchanged, self._keys.newest, sats=sats)
-        valid_until = datetime.now(UTC) + timedelta(days=settings.credit_lifetime_days)
-        caveats = write(settings.service, int(valid_until.timestamp()), None, owned)
-        macaroon = mint(self._keys, identifier, settings.service, caveats)
-        challenge = _challenge(invoice, macaroon, credit, quote.price, valid_until)
-        now = time.monotonic()
-        # Offered again for the first half of its life only, so that whoever gets it has time to pay.
-        return _Offer(challenge, invoice.payment_hash, now + settings.invoice_expiry / 2, now)
+    async def invoice(
+        self, connection: HTTPConnection, client: str, bundle: str | None, presented: L402Credential | None
+    ) -> dict[str, Any]:
+        """Sell credit to somebody who asks for it as such; with a credential, more credit for its account.
+
+        Raises:
+            CredentialRefused: the credential is not good.
+            Forbidden: it was revoked.
+            AmbiguousRequest: there is no such bundle.
+            RailUnavailable: there is no invoice to be had.
+            Unavailable: whether the credential is good cannot be known now.
+        """
+        self._require_node()
+        verified = None if presented is None else await self._good(presented, connection)
+        return await self._sales.invoice(connection, client, bundle, verified)
+
+    async def status(self, payment_hash: str, token: str) -> str | None:
+        """What has become of an invoice: pending, settled or expired. One that is settled is credited from now on.
+
+        None when the token does not belong to it.
+
+        Raises:
+            Unavailable: the node does not say.
+        """
+        claim = read_invoice_token(self._keys, token)
+        if claim is None or claim.identifier.payment_hash.hex() != payment_hash:
+            return None
+        hash_ = claim.identifier.payment_hash
+        if await self._settlements.is_credited(hash_):
+            return "settled"
+        status = await self._settlements.looked_at(hash_)
+        if status.state is InvoiceState.SETTLED:
+            await self._ledger.apply(self._settlements.fund(claim.identifier, claim.account, status))
+            self._offers.forget(hash_)
+            return "settled"
+        over = status.state in (InvoiceState.EXPIRED, InvoiceState.FAILED)
+        return "expired" if over or claim.expires_at <= datetime.now(UTC) else "pending"
 
     # ── the credential ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def authorize(self, credential: L402Credential, quote: Quote) -> Authorization:
         """Charge the account behind a credential, opening it when this is the first proof of its payment."""
+        verified = self._opened(credential)
+        bounds = verified.bounds
+        await self._check(bounds, quote.route, quote.connection)
+        if quote.admit is not None:
+            await quote.admit(verified.account)
+        if verified.tops_up and not verified.credited:
+            # Its account is there already, so nothing but the ledger's own records tells whether it was credited.
+            verified = await self._ensure_credited(credential, verified)
+        amount = self._in_asset_of(quote.price, verified.token.identifier.credit.asset)
+        account = verified.account if verified.account_id is None else verified.account_id
+        authorize = Authorize(account, amount, quote.route, bounds.caps)
+        outcome = (await self._ledger.apply(authorize))[-1]
+        if isinstance(outcome, Refused) and outcome.reason is Reason.UNKNOWN_ACCOUNT:
+            outcome = (await self._ledger.apply(await self._funding(verified), authorize))[-1]
+        if not verified.credited or (verified.account_id is None and isinstance(outcome, Authorized)):
+            account_id = outcome.account_id if isinstance(outcome, Authorized) else None
+            self._remember(credential, replace(verified, credited=True, account_id=account_id))
+        if not isinstance(outcome, Authorized):
+            raise _refusal(outcome, amount)
+        return Authorization(str(outcome.toll), amount, outcome.balance, verified.account, outcome, bounds.shown)
+
+    async def credit(self, credential: L402Credential, connection: HTTPConnection) -> Credit:
+        """The credit behind a credential, opened if this is the first proof of its payment.
+
+        Raises:
+            CredentialRefused: the credential is not good.
+            Forbidden: it was revoked.
+            Unavailable: whether it is good cannot be known now.
+        """
+        return await self._settlements.credit_of((await self._good(credential, connection)).account)
+
+    async def _good(self, credential: L402Credential, connection: HTTPConnection) -> Verified:
+        verified = self._opened(credential)
+        await self._check(verified.bounds, None, connection)
+        return verified if verified.credited else await self._ensure_credited(credential, verified)
+
+    def _require_node(self) -> None:
+        if not self._has_node:
+            raise RailUnavailable("there is no Lightning node")
+
+    def _opened(self, credential: L402Credential) -> Verified:
         digest = credential.digest
         verified = self._verified.get(digest)
         if verified is None:
             verified = verify(self._keys, self._settings.service, self._caveats, parse(credential))
             self._verified.put(digest, verified)
-        bounds = verified.bounds
-        if bounds.caps:
-            raise CredentialRefused("unknown_caveat", "The service cannot enforce a cap on spending yet.")
-        bounds.check(quote.route, time.time())
-        if bounds.owned:
-            await check_owned(self._caveats, bounds.owned, quote.connection)
-        if quote.admit is not None:
-            await quote.admit(verified.account)
+        return verified
 
-        amount = self._in_asset_of(quote.price, verified.token.identifier.credit.asset)
-        account = verified.account_id if verified.account_id is not None else verified.account
-        outcome = (await self._ledger.apply(Authorize(account, amount, quote.route)))[-1]
-        if isinstance(outcome, Refused) and outcome.reason is Reason.UNKNOWN_ACCOUNT:
-            outcome = await self._open_account(verified, Authorize(verified.account, amount, quote.route))
-        if not isinstance(outcome, Authorized):
-            raise _refusal(outcome, amount)
-        if verified.account_id is None:
-            self._verified.put(digest, Verified(verified.token, bounds, outcome.account_id))
-            self._forget_offer(verified.token.identifier.payment_hash)
-        return Authorization(str(outcome.toll), amount, outcome.balance, verified.account, outcome, bounds.shown)
+    def _remember(self, credential: L402Credential, verified: Verified) -> None:
+        self._verified.put(credential.digest, verified)
+        self._offers.forget(verified.token.identifier.payment_hash)
 
-    async def _open_account(self, verified: Verified, authorize: Authorize) -> Outcome:
+    async def _check(self, bounds: Bounds, route: str | None, connection: HTTPConnection | None) -> None:
+        bounds.check(route, time.time())
+        if bounds.owned and connection is not None:
+            await check_owned(self._caveats, bounds.owned, connection)
+
+    async def _ensure_credited(self, credential: L402Credential, verified: Verified) -> Verified:
+        if not await self._settlements.is_credited(verified.token.identifier.payment_hash):
+            outcome = (await self._ledger.apply(await self._funding(verified)))[-1]
+            if isinstance(outcome, Refused):
+                raise _refusal(outcome, verified.token.identifier.credit)
+        verified = replace(verified, credited=True)
+        self._remember(credential, verified)
+        return verified
+
+    async def _funding(self, verified: Verified) -> Fund:
         identifier = verified.token.identifier
         if identifier.kind is Kind.CREDIT:
             raise CredentialRefused("credit_not_funded", "There is no credit behind this credential.")
-        received_msat = await self._settled_amount(identifier.payment_hash)
-        payment = Payment(
-            rail=self.name,
-            spend_key=f"{self.name}:{identifier.payment_hash.hex()}",
-            amount=received_msat or identifier.sats * MSAT_PER_SAT,
-            asset=Asset.BTC,
-            payer=verified.account,
-            rate=str(identifier.rate) if identifier.rate else None,
-        )
-        fund = Fund(verified.account, identifier.credit, payment)
-        return (await self._ledger.apply(fund, authorize))[-1]
-
-    async def _settled_amount(self, payment_hash: bytes) -> int:
-        # Payers come back faster than settlement is announced, so a pending invoice gets a bounded moment.
-        deadline = time.monotonic() + self._settings.settlement_wait
-        while True:
-            try:
-                status = await self._node.lookup(payment_hash)
-            except LightningUnavailable:
-                status = None
-            if status is not None and status.state is InvoiceState.SETTLED:
-                return status.amount_received_msat or 0  # not every node says how much
-            if status is not None and status.state in (InvoiceState.EXPIRED, InvoiceState.FAILED):
-                raise CredentialRefused("invoice_not_paid", "The invoice behind this credential was never paid.")
-            if time.monotonic() >= deadline:
-                raise Unavailable(
-                    "settlement_unconfirmed",
-                    "The payment is not confirmed yet. Do not pay again: send the same credential in a moment.",
-                )
-            await asyncio.sleep(_POLL_SECONDS)
+        status = await self._settlements.confirmed(identifier.payment_hash)
+        return self._settlements.fund(identifier, verified.account, status)
 
     def _in_asset_of(self, price: Money, asset: Asset) -> Money:
         if price.asset is asset:
@@ -216,9 +215,6 @@ class L402Rail:
         except ConfigurationError as error:
             raise CredentialRefused("insufficient_credit", f"No credit covers {price}.") from error
 
-    def _forget_offer(self, payment_hash: bytes) -> None:
-        self._offers.drop(lambda offer: offer.payment_hash == payment_hash)
-
     # ── the toll ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def hold(self, toll: Toll) -> Receipt:
@@ -229,13 +225,15 @@ class L402Rail:
         """Post the charge in a later batch: the money is here already, so the response need not wait."""
         authorized: Authorized = toll.authorization
         used = None if toll.charge == toll.amount else toll.charge.amount
-        self._ledger.apply_later(Capture(authorized.account_id, authorized.toll, used, served=True))
+        self._ledger.apply_later(
+            Capture(authorized.account_id, authorized.toll, used, served=True, caps=authorized.caps)
+        )
         return Receipt((("X-Credit-Balance", str(toll.balance_after)),))
 
     async def void(self, toll: Toll) -> None:
         """Give the credit back in a later batch."""
         authorized: Authorized = toll.authorization
-        self._ledger.apply_later(Void(authorized.account_id, authorized.toll))
+        self._ledger.apply_later(Void(authorized.account_id, authorized.toll, authorized.caps))
 
     async def reconcile(self) -> int:
         """Nothing is left open: an account is opened when its money has come, and open tolls are the ledger's."""
@@ -260,40 +258,15 @@ class L402Rail:
         }
 
     def offer(self, price: Money | None) -> dict[str, Any]:
-        """Prepaid credit, charged the price of each request."""
+        """Prepaid credit, charged the price of each request; empty where there is no node to pay."""
+        if not self._has_node:
+            return {}
         return {
             "intent": "charge",
             "method": "lightning",
             "amount": None if price is None else str(price.amount),
             "currency": None if price is None else ("usd-micro" if price.asset is Asset.USD else "msat"),
         }
-
-
-def _challenge(invoice: Invoice, macaroon: str, credit: Money, price: Money, valid_until: datetime) -> Challenge:
-    sats = divide_up(invoice.amount_msat, MSAT_PER_SAT)
-    members: dict[str, Any] = {
-        "invoice": invoice.bolt11,
-        "macaroon": macaroon,
-        "paymentHash": invoice.payment_hash.hex(),
-        "amountSats": sats,
-        "priceSats": sats,
-        "expiresAt": _timestamp(invoice.expires_at),
-        "credential": {
-            "scheme": "L402",
-            "reusable": True,
-            "credit": str(credit),
-            "validUntil": _timestamp(valid_until),
-            "usage": "Send it with every request until the credit is spent; each request costs its own price.",
-        },
-    }
-    if credit.asset is price.asset:
-        members["credential"]["requests"] = credit.amount // price.amount
-    header = f'L402 macaroon="{macaroon}", invoice="{invoice.bolt11}"'
-    return Challenge((("WWW-Authenticate", header),), members, invoice.expires_at)
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _refusal(outcome: Outcome, amount: Money) -> Exception:
@@ -305,6 +278,12 @@ def _refusal(outcome: Outcome, amount: Money) -> Exception:
                 "insufficient_credit",
                 f"The credit left is {outcome.balance}, and {amount} is needed. Buy new credit.",
                 members={"balance": str(outcome.balance)},
+            )
+        case Reason.CAPPED:
+            return CredentialRefused(
+                "spend_cap_reached",
+                f"This credential was narrowed: it may spend {outcome.balance} more, and {amount} is needed.",
+                members={"spendable": str(outcome.balance)},
             )
         case Reason.REVOKED:
             return Forbidden("credential_revoked", "This credential was revoked by the service.")

@@ -14,7 +14,7 @@ from fastapi_tollbooth.errors import AmbiguousRequest, CredentialRefused
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.rails import RawHeaders
 from fastapi_tollbooth.rails.caveats import Bounds, judge
-from fastapi_tollbooth.rails.macaroon import Token, decode_base64, malformed, open_token, peek_payment_hash
+from fastapi_tollbooth.rails.macaroon import Kind, Token, decode_base64, malformed, open_token, peek_payment_hash
 
 MAX_CREDENTIAL = 4_096
 MAX_MACAROONS = 4
@@ -41,11 +41,17 @@ class L402Credential:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a credential was found to be."""
+    """What a credential was found to be. ``credited`` once its payment is known to be in the ledger."""
 
     token: Token
     bounds: Bounds
     account_id: int | None = None
+    credited: bool = False
+
+    @property
+    def tops_up(self) -> bool:
+        """Whether its payment credits an account that was there before."""
+        return self.bounds.account is not None and self.token.identifier.kind is Kind.INVOICE
 
     @property
     def account(self) -> str:

@@ -143,7 +143,12 @@ def mint(keys: KeyRing, identifier: Identifier, location: str, caveats: Sequence
     root = keys.derive(identifier.key, b"l402 root key" + packed)
     if root is None:
         raise ValueError("the identifier names a key that is not in the ring")
-    return _encode(Macaroon(version=MACAROON_V2, location=location, identifier=packed, key=root), caveats)
+    return signed(root, packed, location, caveats)
+
+
+def signed(root: bytes, identifier: bytes, location: str, caveats: Sequence[str]) -> str:
+    """A token with this root key and this identifier."""
+    return _encode(Macaroon(version=MACAROON_V2, location=location, identifier=identifier, key=root), caveats)
 
 
 def narrow(macaroon: str, *caveats: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from fastapi_tollbooth.errors import CredentialRefused, HookFailed
-from fastapi_tollbooth.rails.caveats import require_value
+from fastapi_tollbooth.errors import ConfigurationError, CredentialRefused, HookFailed
+from fastapi_tollbooth.rails.caveats import require_condition, require_value
 
 logger = logging.getLogger("fastapi_tollbooth")
 
@@ -28,6 +28,25 @@ class OwnerCaveat(NamedTuple):
 
 
 OwnerCaveats = Mapping[str, OwnerCaveat]
+
+
+def registration(
+    caveats: dict[str, OwnerCaveat], condition: str, mint: ValueOf | None, service: str
+) -> Callable[[Check], Check]:
+    """The decorator that adds one condition.
+
+    Raises:
+        ConfigurationError: the name cannot be a condition, or is one already.
+    """
+    require_condition(condition, service)
+    if condition in caveats:
+        raise ConfigurationError(f"the caveat {condition!r} is there already")
+
+    def register(check: Check) -> Check:
+        caveats[condition] = OwnerCaveat(check, mint)
+        return check
+
+    return register
 
 
 async def check_owned(caveats: OwnerCaveats, owned: Iterable[tuple[str, str]], connection: HTTPConnection) -> None:

@@ -134,23 +134,30 @@ def test_a_payment_is_made_spent_and_made_again(
     secrets: list[str] = [lnbits.seller.invoice_key]
     told = ""
 
-    refused = client.get("/weather")
+    refused, held = client.get("/weather"), list[dict[str, str]]()
     for bought in (1, 2):
         assert refused.status_code == 402
         offer = refused.json()
+        assert offer["credential"]["topsUp"] is (bought == 2)
         assert offer["amountSats"] == 21
         assert bolt11.decode(offer["invoice"]).network == "bc"
         preimage = lnbits.pay(offer["invoice"])
         paid = credential(offer, preimage)
         secrets += [preimage, offer["macaroon"], paid["Authorization"]]
-        for _ in range(3):
-            assert client.get("/weather", headers=paid).status_code == 200
+        held.append(paid)
+        status = client.get(offer["statusUrl"])
+        assert status.json()["status"] == "settled"
+        told += status.text
+        for number in range(3):
+            # What was topped up is spent with either credential.
+            assert client.get("/weather", headers=held[number % bought]).status_code == 200
         refused = client.get("/weather", headers=paid)
         assert refused.json()["reason"] == "insufficient_credit"
         told += refused.text.replace(refused.json()["macaroon"], "")
         assert shop.runs == 3 * bought
         assert lnbits.balance_sat(lnbits.seller) - before == 21 * bought
         assert shop.rows("payment") == bought
+        assert client.get("/tollbooth/balance", headers=held[0]).json()["balance"] == "0 sat"
 
     kept = shop.database.read_bytes() + shop.database.with_name("ledger.db-wal").read_bytes()
     for secret in secrets:
