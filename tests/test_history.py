@@ -1,7 +1,6 @@
 """What the ledger remembers of x402 payments."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -35,8 +34,8 @@ async def claim(ledger: Ledger, rail: str = "x402", key: str = KEY) -> ops.Claim
     return outcome
 
 
-async def test_a_payment_is_read_as_it_was_written(tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/t.db")
+async def test_a_payment_is_read_as_it_was_written(url: str) -> None:
+    ledger = Ledger(url)
     assert await ledger.read(reader(KEY)) is None
     claimed = await claim(ledger)
     known = await ledger.read(reader(KEY))
@@ -46,8 +45,8 @@ async def test_a_payment_is_read_as_it_was_written(tmp_path: Path) -> None:
     await ledger.close()
 
 
-async def test_what_nobody_works_on_is_found(tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/t.db")
+async def test_what_nobody_works_on_is_found(url: str) -> None:
+    ledger = Ledger(url)
     claimed, _ = await claim(ledger), await claim(ledger, "other", "other:1")
     hour, nothing = timedelta(hours=1), timedelta(0)
 

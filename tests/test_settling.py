@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -47,8 +46,8 @@ def stub() -> Iterator[StubFacilitator]:
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[FailingLedger]:
-    opened = FailingLedger(f"sqlite:///{tmp_path}/t.db")
+async def ledger(url: str) -> AsyncIterator[FailingLedger]:
+    opened = FailingLedger(url)
     yield opened
     assert (await opened.read(verify)).discrepancy is None
     await opened.close()

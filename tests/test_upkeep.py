@@ -1,7 +1,6 @@
 """What runs beside the application."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -32,8 +31,8 @@ class OpenRail(FakeRail):
         return 3
 
 
-async def test_tolls_and_payments_are_both_recovered(tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/t.db")
+async def test_tolls_and_payments_are_both_recovered(url: str) -> None:
+    ledger = Ledger(url)
     payment = Payment("fake", "key", 10, Asset.USD, "payer")
     await ledger.apply(Fund("payer", Money(10, Asset.USD), payment), Authorize("payer", Money(4, Asset.USD), "/x"))
     await asyncio.sleep(0.02)
@@ -41,9 +40,9 @@ async def test_tolls_and_payments_are_both_recovered(tmp_path: Path) -> None:
     await ledger.close()
 
 
-async def test_it_goes_on_when_something_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_goes_on_when_something_does_not_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0.01)
-    ledger = Ledger(f"sqlite:///{tmp_path}/t.db")
+    ledger = Ledger(url)
     rail = OpenRail(ledger)
     rail.down = True
     async with upkeep(ledger, [rail], FixedRate(None), 60.0):
