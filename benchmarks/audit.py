@@ -20,10 +20,12 @@ class Audit:
 
 
 _REPLAY = """
-SELECT a.id, a."key", a.asset, a.posted, a.pending,
-       coalesce((SELECT sum(amount) FROM tollbooth_transfer WHERE phase = 'post' AND credit_account_id = a.id), 0)
-     - coalesce((SELECT sum(amount) FROM tollbooth_transfer WHERE phase = 'post' AND debit_account_id = a.id), 0)
+SELECT a.id, a."key", a.asset, a.posted, a.pending, coalesce(c.total, 0) - coalesce(d.total, 0)
   FROM tollbooth_account AS a
+  LEFT JOIN (SELECT credit_account_id AS id, sum(amount) AS total
+               FROM tollbooth_transfer WHERE phase = 'post' GROUP BY 1) AS c ON c.id = a.id
+  LEFT JOIN (SELECT debit_account_id AS id, sum(amount) AS total
+               FROM tollbooth_transfer WHERE phase = 'post' GROUP BY 1) AS d ON d.id = a.id
 """
 _CHARGES = "SELECT count(*) FROM tollbooth_transfer WHERE phase = 'post' AND kind = 'charge'"
 _UNRESOLVED = """
