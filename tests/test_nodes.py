@@ -2,12 +2,15 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
 
-from fastapi_tollbooth import ConfigurationError, TollboothSettings
+from fastapi_tollbooth import ConfigurationError, Tollbooth, TollboothSettings, priced
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import InvoiceState, LightningBackend, LightningUnavailable, bolt11
@@ -149,6 +152,44 @@ async def test_an_invoice_that_is_not_what_was_asked_for_is_never_offered(
     book.alter = {"network": "bc"}
     with pytest.raises(LightningUnavailable, match="cannot be offered"):
         await request_invoice(setup.node, 21_000, "x", 600, network="bcrt")
+
+
+def test_a_service_over_this_node_serves_who_paid_and_asks_nobody_to_pay_twice(
+    server: tuple[Vendor, Book, str], book: Book, tmp_path: Path, serve: Callable[..., TestClient]
+) -> None:
+    vendor, _, url = server
+    app, runs = FastAPI(), []
+    node: Any = {"backend": vendor.backend, "url": url, "api_key": KEY}
+    settings = TollboothSettings(
+        _env_file=None, database_url=f"sqlite:///{tmp_path}/t.db", lightning=node, top_up=2, settlement_wait=0.1
+    )
+    Tollbooth(settings).install(app)
+
+    @app.get("/{name}", dependencies=[Depends(priced("7 sat"))])
+    async def forecast(name: str) -> str:
+        runs.append(name)
+        return "sunny"
+
+    client = serve(app)
+    offer = client.get("/paid").json()
+    credential = {"Authorization": f"L402 {offer['macaroon']}:{book.pay(offer['invoice']).hex()}"}
+    assert offer["amountSats"] == 14
+    assert client.post("/tollbooth/dev/pay", json={"invoice": offer["invoice"]}).status_code in (404, 405)
+
+    for fault in ("dropped", "error", "busy", "null"):
+        book.fault = fault
+        waiting = client.get("/waiting", headers=credential)
+        assert (waiting.status_code, waiting.json()["reason"]) == (503, "settlement_unconfirmed")
+        assert "www-authenticate" not in waiting.headers
+        assert "retry-after" in waiting.headers
+    book.fault = None
+    assert client.get("/served", headers=credential).status_code == 200
+    book.fault = "dropped"
+    assert client.get("/served", headers=credential).status_code == 200, "what is paid needs no node"
+    spent = client.get("/spent", headers=credential)
+    assert (spent.status_code, spent.json()["reason"]) == (503, "no_rail_available")
+    assert runs == ["served", "served"]
+    assert len(book.invoices) == 1
 
 
 @pytest.mark.anyio

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import ipaddress
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +17,11 @@ from cryptography.x509.oid import NameOID
 from fastapi_tollbooth import ConfigurationError
 from fastapi_tollbooth.lightning import InvoiceState, LightningUnavailable
 from fastapi_tollbooth.lightning.lnd import LndNode
+from fastapi_tollbooth.lightning.nwc import NwcNode
 from fastapi_tollbooth.lightning.tls import tls_context
 from fastapi_tollbooth.settings import LightningSettings
 from tests.nodes import KEY, Book, serving
+from tests.nodes.nwc import Relay, Wallet, connection_string, relaying
 from tests.nodes.vendors import lnd
 
 
@@ -104,6 +107,32 @@ async def test_only_the_trusted_node_hears_anything(
             with pytest.raises(LightningUnavailable):
                 await node.lookup(b"h" * 32)
             assert book.calls == []
+
+
+@pytest.mark.anyio
+async def test_a_relay_s_certificate_is_held_to_the_same(presented: Certificate) -> None:
+    serving_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving_context.load_cert_chain(presented.file, presented.key)
+    relay = Relay(on_event=(wallet := Wallet(Book())).respond)
+    relay.stored.append(wallet.info())
+    with relaying(relay, serving_context) as address:
+        for pin, trusted in ((presented.fingerprint, True), ("00" * 32, False), (None, False)):
+            values: dict[str, Any] = {"url": connection_string(address), "tls_pin": pin, "timeout": 5}
+            node = NwcNode(LightningSettings(**values))
+            if trusted:
+                assert (await node.lookup(b"h" * 32)).state is InvoiceState.UNKNOWN
+            else:
+                with pytest.raises(LightningUnavailable):
+                    await node.lookup(b"h" * 32)
+            await node.aclose()
+    assert len(relay.heard) == 2, "one question and its answer"
+
+
+@pytest.mark.parametrize("trust", [{"tls_pin": "00" * 32}, {"tls_cert": "/tls.cert"}])
+def test_a_certificate_for_an_address_without_tls_is_a_configuration_error(trust: dict[str, Any]) -> None:
+    for kind, url in ((LndNode, "http://127.0.0.1:1"), (NwcNode, connection_string("ws://127.0.0.1:1"))):
+        with pytest.raises(ConfigurationError, match="use https, or wss"):
+            kind(LightningSettings(url=url, api_key=KEY, **trust))
 
 
 def test_a_certificate_that_cannot_be_read_is_a_configuration_error(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fastapi_tollbooth.lightning import (
 )
 from fastapi_tollbooth.lightning.nostr import Event, Keys, decrypt, encrypt, encrypt_04
 from fastapi_tollbooth.lightning.relay import Relay
-from fastapi_tollbooth.lightning.rest import bytes32, moment, reading, whole
+from fastapi_tollbooth.lightning.rest import bytes32, moment, reading, uses_tls, whole
 from fastapi_tollbooth.lightning.tls import tls_context
 from fastapi_tollbooth.settings import LightningSettings
 
@@ -51,7 +51,7 @@ class NwcNode:
             raise _not_a_connection() from None
         self._wallet = wallet.hex()
         self._timeout = settings.timeout
-        context = tls_context(settings.tls_cert, settings.pin)
+        context = tls_context(settings.tls_cert, settings.pin) if uses_tls(relays, settings) else None
         self._relay = Relay(relays, context, self._wallet, self._keys.public.hex(), settings.timeout)
 
     async def create_invoice(

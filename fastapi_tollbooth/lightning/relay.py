@@ -32,14 +32,14 @@ class Relay:
 
     Args:
         addresses: ``wss://`` addresses, the preferred one first.
-        context: What TLS connections have to satisfy.
+        context: What TLS connections have to satisfy; needed for ``wss://`` addresses alone.
         wallet: The public key, in hex, of the wallet that answers.
         service: The public key, in hex, of the one who asks.
         timeout: Seconds for opening a connection.
     """
 
     def __init__(
-        self, addresses: Sequence[str], context: ssl.SSLContext, wallet: str, service: str, timeout: float
+        self, addresses: Sequence[str], context: ssl.SSLContext | None, wallet: str, service: str, timeout: float
     ) -> None:
         self._addresses = addresses
         self._context = context

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -64,7 +64,7 @@ class NodeClient:
             "auth": auth,
             "timeout": settings.timeout,
             # Loading all authorities takes a while, and without TLS there is nobody to verify.
-            "verify": url.startswith("https:") and tls_context(settings.tls_cert, settings.pin),
+            "verify": uses_tls([url], settings) and tls_context(settings.tls_cert, settings.pin),
             "follow_redirects": False,
         }
         self._client: httpx.AsyncClient | None = None
@@ -114,7 +114,8 @@ class NodeClient:
     async def _exchange(self, method: str, path: str, content: dict[str, Any]) -> Answer:
         async with self._opened().stream(method, path, **content) as response:
             body = bytearray()
-            async for chunk in response.aiter_bytes():
+            # Not decompressed: a small answer could become a large one, and none was asked for in that form.
+            async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_ANSWER:
                     raise ValueError("the answer is too long")
@@ -192,6 +193,21 @@ def required_key(settings: LightningSettings, what: str) -> str:
     if not key or not key.isascii() or not key.isprintable():
         raise ConfigurationError(f"TOLLBOOTH_LIGHTNING__API_KEY must be {what}")
     return key
+
+
+def uses_tls(addresses: Sequence[str], settings: LightningSettings) -> bool:
+    """Whether a node's addresses want TLS.
+
+    Raises:
+        ConfigurationError: one does not, and yet there is a certificate that it should have.
+    """
+    secured = [urlsplit(address).scheme in ("https", "wss") for address in addresses]
+    if not all(secured) and (settings.tls_cert or settings.tls_pin):
+        raise ConfigurationError(
+            "TOLLBOOTH_LIGHTNING__TLS_CERT and __TLS_PIN say which certificate the node must have, but its address "
+            "does without: use https, or wss"
+        )
+    return any(secured)
 
 
 def _base_url(url: str | None) -> str:

@@ -4,6 +4,7 @@ Behind each is a `Book` of real invoices, signed and with preimages that fit, an
 """
 
 import asyncio
+import gzip
 import hashlib
 import secrets
 import threading
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import uvicorn
 from starlette.applications import Starlette
@@ -24,10 +25,10 @@ from fastapi_tollbooth.lightning import bolt11
 KEY = "c0ffee" * 8
 PRIVATE_KEY = 0xE126F68F7EAFCC8B74F54D269FE206BE715000F94DAC067D1C04A8CA3B2DB734
 
-Fault = Literal["dropped", "error", "busy", "html", "list", "null", "empty", "huge", "redirect", "slow", "nested"]
-FAULTS: tuple[Fault, ...] = (
-    "dropped", "error", "busy", "html", "list", "null", "empty", "huge", "redirect", "slow", "nested",
-)  # fmt: skip
+Fault = Literal[
+    "dropped", "error", "busy", "html", "list", "null", "empty", "huge", "redirect", "slow", "nested", "zipped"
+]  # fmt: skip
+FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 
 @dataclass
@@ -135,6 +136,9 @@ def _answer(fault: Fault, request: Request) -> Response:
         "huge": lambda: JSONResponse({"filler": "x" * 2_000_000}),
         "redirect": lambda: RedirectResponse(str(request.base_url) + "elsewhere", 307),
         "slow": lambda: JSONResponse({}),
+        "zipped": lambda: Response(
+            gzip.compress(b'{"filler": "' + b"x" * 50_000_000 + b'"}'), headers={"Content-Encoding": "gzip"}
+        ),
         "nested": lambda: Response(b"[" * 60_000, media_type="application/json"),
     }
     return answers[fault]()

@@ -5,6 +5,7 @@ Relay: https://github.com/nostr-protocol/nips/blob/master/01.md, and 47.md for t
 """
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -99,13 +100,13 @@ def _matches(event: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def relaying(relay: Relay) -> Iterator[str]:
+def relaying(relay: Relay, context: ssl.SSLContext | None = None) -> Iterator[str]:
     """The address of a relay that runs in a thread of its own."""
-    server: Server = serve(relay.serve_one, "127.0.0.1", 0)
+    server: Server = serve(relay.serve_one, "127.0.0.1", 0, ssl=context)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        yield f"{'ws' if context is None else 'wss'}://127.0.0.1:{server.socket.getsockname()[1]}"
     finally:
         relay.hang_up()
         server.shutdown()
