@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, get_args
 
 import uvicorn
@@ -136,12 +137,15 @@ def _answer(fault: Fault, request: Request) -> Response:
         "huge": lambda: JSONResponse({"filler": "x" * 2_000_000}),
         "redirect": lambda: RedirectResponse(str(request.base_url) + "elsewhere", 307),
         "slow": lambda: JSONResponse({}),
-        "zipped": lambda: Response(
-            gzip.compress(b'{"filler": "' + b"x" * 50_000_000 + b'"}'), headers={"Content-Encoding": "gzip"}
-        ),
+        "zipped": lambda: Response(_bomb(), headers={"Content-Encoding": "gzip"}),
         "nested": lambda: Response(b"[" * 60_000, media_type="application/json"),
     }
     return answers[fault]()
+
+
+@cache
+def _bomb() -> bytes:
+    return gzip.compress(b'{"filler": "' + b"x" * 20_000_000 + b'"}', compresslevel=1)
 
 
 @contextmanager
