@@ -183,6 +183,14 @@ async def test_a_relay_that_takes_no_events_is_unavailability(
 
 
 @pytest.mark.anyio
+async def test_a_relay_that_hands_on_what_others_wrote_settles_nothing(
+    address: str, relay: Relay, wallet: Wallet, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay.careless, wallet.signer = True, Keys(b"\x05" * 32)
+    await unavailable(node_of(connection_string(address), timeout=0.3), caplog)
+
+
+@pytest.mark.anyio
 async def test_what_a_relay_says_besides_is_ignored(setup: Setup, relay: Relay) -> None:
     relay.garbage = [
         "",

@@ -1,11 +1,16 @@
 """What a client of a node takes as an address, a key and an answer."""
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from fastapi_tollbooth import ConfigurationError
 from fastapi_tollbooth.lightning import LightningUnavailable
-from fastapi_tollbooth.lightning.rest import NodeClient, bytes32, moment, reading, required_key, whole
+from fastapi_tollbooth.lightning.rest import MAX_ANSWER, NodeClient, bytes32, moment, reading, required_key, whole
 from fastapi_tollbooth.settings import LightningSettings
+from tests.nodes import Book, serving
 
 
 @pytest.mark.parametrize(
@@ -32,6 +37,25 @@ async def test_a_node_may_be_behind_a_path() -> None:
     client = NodeClient("LND", LightningSettings(url="http://node:1/lightning/"))
     assert str(client._opened()._merge_url("/v1/invoices")) == "http://node:1/lightning/v1/invoices"
     await client.aclose()
+
+
+@pytest.mark.anyio
+async def test_answers_are_read_up_to_a_length_and_redirects_are_not_followed() -> None:
+    book = Book()
+
+    async def answer(request: Request) -> JSONResponse:
+        return JSONResponse({"filler": "x" * int(request.path_params["length"])})
+
+    with serving(Starlette(routes=[Route("/{length}", answer)]), book) as port:
+        client = NodeClient("LND", LightningSettings(url=f"http://127.0.0.1:{port}"))
+        assert (await client.get(f"/{MAX_ANSWER - 100}")).status == 200
+        with pytest.raises(LightningUnavailable):
+            await client.get(f"/{MAX_ANSWER}")
+        book.fault = "redirect"
+        with pytest.raises(LightningUnavailable, match="status 307"):
+            await client.get("/1")
+        await client.aclose()
+    assert not any("elsewhere" in call for call in book.calls)
 
 
 @pytest.mark.parametrize("key", [None, "", "  ", "clé", "a\nb"])

@@ -33,6 +33,7 @@ class Relay:
     subscriptions: dict[ServerConnection, dict[str, dict[str, Any]]] = field(default_factory=dict)
     on_event: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda _: []
     refuse: bool = False
+    careless: bool = False
     garbage: list[str] = field(default_factory=list)
 
     def serve_one(self, socket: ServerConnection) -> None:
@@ -75,7 +76,7 @@ class Relay:
             self.stored.append(event)
         for socket, subscriptions in list(self.subscriptions.items()):
             for name, wanted in list(subscriptions.items()):
-                if _matches(event, wanted):
+                if self.careless or _matches(event, wanted):
                     socket.send(json.dumps(["EVENT", name, event]))
         for follower in self.on_event(event):
             self.publish(follower)
