@@ -41,6 +41,10 @@ def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
+def test_every_page_says_something() -> None:
+    assert [page.name for page in PAGES if len(page.read_text()) < 200] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text()):
