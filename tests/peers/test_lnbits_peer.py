@@ -3,6 +3,7 @@
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,8 @@ async def setup(lnbits: Lnbits) -> AsyncIterator[Setup]:
 
 @pytest.mark.anyio
 async def test_an_invoice_that_nobody_paid_expires(setup: Setup) -> None:
-    invoice = await request_invoice(setup.node, 21_000, "x", 1)
-    await anyio.sleep(1.2)
+    invoice = await request_invoice(setup.node, 21_000, "x", 4)
+    await anyio.sleep((invoice.expires_at - datetime.now(UTC)).total_seconds() + 0.2)
     assert (await setup.node.lookup(invoice.payment_hash)).state is InvoiceState.EXPIRED
 
 
