@@ -125,7 +125,10 @@ def _urls(value: Any, name: str) -> Iterator[tuple[str, str]]:
 def _is_exposed(text: str) -> bool:
     if not text.lower().startswith("http://"):
         return False
-    host = (urlsplit(text).hostname or "").rstrip(".")
+    try:
+        host = (urlsplit(text).hostname or "").rstrip(".")
+    except ValueError:
+        return False  # no address at all, which whoever is to call it says
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from fastapi_tollbooth.access import TrustedProxies, parse_proxies
 from fastapi_tollbooth.bundles import Bundle, parse_bundles
@@ -34,6 +36,14 @@ def _price(value: Any) -> Any:
 
 def _names(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _database(value: str) -> str:
+    try:
+        make_url(value)
+    except ArgumentError as error:
+        raise ValueError('it is not the URL of a database: write "sqlite:///tollbooth.db"') from error
+    return value
 
 
 def _limit(value: Any) -> Any:
@@ -156,7 +166,7 @@ class TollboothSettings(BaseSettings):
     mode: Literal["enforce", "observe"] = "enforce"
     """``observe`` serves everything without payment and records what it would have cost, for a safe roll-out."""
 
-    database_url: str = Field(default="sqlite:///tollbooth.db", repr=False)
+    database_url: Annotated[str, AfterValidator(_database)] = Field(default="sqlite:///tollbooth.db", repr=False)
     """Where the ledger is kept: ``sqlite:///…`` or ``postgresql://user:password@host/database``."""
 
     secret: SecretStr | None = None

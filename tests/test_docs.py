@@ -65,3 +65,23 @@ def test_every_reason_of_a_credential_is_documented(pages: str, folder: str) -> 
     elsewhere = {"credit_expired", "credential_revoked", "settlement_unconfirmed", "no_exchange_rate"}
     for reason in set(re.findall(refused, sources)) - elsewhere:
         assert f"`{reason}`" in text, reason
+
+
+def test_every_attack_is_answered_and_its_tests_are_there() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    rows = re.findall(r"^\| A(\d+) \| (.+?) \| (.+?) \|(.*)\|$", page, re.MULTILINE)
+    assert [int(number) for number, *_ in rows] == list(range(1, 48))
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    tests = set(re.findall(r"def (test_\w+)", sources))
+    for number, _, answer, named in rows:
+        found = re.findall(r"`(test_\w+)`", named)
+        assert set(found) <= tests, f"A{number}"
+        assert found or "does not apply" in answer, f"A{number}"
+
+
+def test_every_reason_is_documented() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    sources = "".join(path.read_text() for path in (ROOT / "fastapi_tollbooth").rglob("*.py"))
+    refusals = "AmbiguousRequest|BodyTooLarge|CredentialRefused|Forbidden|HookFailed|PricingFailed|TooManyRequests"
+    for reason in set(re.findall(rf'(?:{refusals}|Unavailable)\(\s*"([a-z_]+)"', sources)):
+        assert re.search(rf"`(?:\d+ )?{reason}`", pages), reason

@@ -408,3 +408,11 @@ def test_a47_nothing_of_the_request_is_in_what_is_paid(counter: Counter) -> None
     assert secret not in everything
     if counter.name == "l402":
         assert decode(refused.json()["invoice"]).description == "tollbooth: $0.01 credit"
+
+
+def test_a41_an_abandoned_stream_is_paid(counter: Counter) -> None:
+    credential = counter.buy("/stream")
+    with counter.client.stream("GET", "/stream", headers=credential) as answer:
+        assert answer.status_code == 200  # and not a byte of it is read
+    assert counter.get("/stream", credential).status_code in (402, 403)
+    assert counter.runs == ["/stream"]
