@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 
 from fastapi_tollbooth import Toll, Tollbooth, TollboothSettings, priced
@@ -60,7 +60,7 @@ async def trip(trip: Trip) -> list[Weather]:
     return [forecast(city) for city in trip.cities]
 
 
-@app.get("/story", dependencies=[Depends(priced("$0.02"))])
+@app.get("/story", response_class=PlainTextResponse, dependencies=[Depends(priced("$0.02"))])
 async def story() -> StreamingResponse:
     """A story, told word by word. It is paid for before its first word."""
 
