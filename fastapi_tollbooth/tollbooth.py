@@ -254,10 +254,11 @@ class Tollbooth(Hooks):
         known = visit_of(connection).quote
         if known is not None:
             return known._replace(connection=connection)
-        await self.admit(connection)
+        if self._on_request:
+            await self.admit(connection)
         client = await name_of(connection, self.settings.trusted_proxies, self._client)
         quote = await quoted(price, connection, client, self.settings.default_price, compute)
-        return await self.requoted(connection, quote, price.max_price)
+        return await self.requoted(connection, quote, price.max_price) if self._on_price_resolved else quote
 
     def prices(self) -> list[PricedRoute]:
         """Every priced route of the applications that this is installed on, and of those mounted in them."""

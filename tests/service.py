@@ -50,7 +50,7 @@ def running(app: str, *options: str, **settings: str) -> Iterator[str]:
 def _wait_for(base: str) -> None:
     for _ in range(400):
         try:
-            httpx.get(f"{base}/docs")
+            httpx.get(f"{base}/openapi.json")
             return
         except httpx.TransportError:
             time.sleep(0.05)
