@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import hmac
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -38,6 +39,10 @@ EXHAUSTED = CredentialRefused(
 )
 
 
+_Asked = tuple[Use, int, asyncio.Future[int | None]]
+"""A use, how much of it there is in a day, and who waits for it."""
+
+
 class Clients:
     """Names clients for a day, without keeping who they are."""
 
@@ -65,6 +70,7 @@ class FreeUses:
         self.default = default
         self._exhausted: Bounded[Use, float] = Bounded(EXHAUSTED_CLIENTS)
         self._pruned: date | None = None
+        self._waiting: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Asked]] = weakref.WeakKeyDictionary()
 
     def covers(self, quote: Quote) -> bool:
         """Whether a request may be free, as far as is known without asking the database."""
@@ -85,7 +91,7 @@ class FreeUses:
         if tier is None:
             return None
         use = self._use(quote, tier)
-        taking = asyncio.ensure_future(self._ledger.execute(partial(self._take, use=use, most=tier.limit)))
+        taking = self._take_with_others(use, tier.limit)
         try:
             used = await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -137,12 +143,44 @@ class FreeUses:
         # Refusing again and again costs no write. A use that another worker gives back is seen a little later.
         return (self._exhausted.get(use) or 0.0) > time.monotonic()
 
-    def _take(self, connection: Connection, use: Use, most: int) -> int | None:
+    def _take_with_others(self, use: Use, most: int) -> asyncio.Future[int | None]:
+        # What comes while a transaction runs shares the next one: a crowd costs a few commits, not one for each.
+        loop = asyncio.get_running_loop()
+        taking: asyncio.Future[int | None] = loop.create_future()
+        waiting = self._waiting.get(loop)
+        if waiting is None:
+            self._waiting[loop] = [(use, most, taking)]
+            self._background.start(self._take_all(loop), "taking free uses")
+        else:
+            waiting.append((use, most, taking))
+        return taking
+
+    async def _take_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while waiting := self._waiting[loop]:
+                self._waiting[loop] = []
+                await self._take_batch(waiting)
+        finally:
+            for _, _, taking in self._waiting.pop(loop, []):
+                taking.cancel()
+
+    async def _take_batch(self, waiting: list[_Asked]) -> None:
+        asked = [(use, most) for use, most, _ in waiting]
+        try:
+            taken = await self._ledger.execute(partial(self._take, asked=asked))
+        except Exception as error:  # noqa: BLE001 - it belongs to those who asked
+            for _, _, taking in waiting:
+                taking.set_exception(error)
+        else:
+            for (_, _, taking), used in zip(waiting, taken, strict=True):
+                taking.set_result(used)
+
+    def _take(self, connection: Connection, asked: list[tuple[Use, int]]) -> list[int | None]:
         today = self._clients.today()
         if self._pruned != today:
             free_use.prune(connection, today)
             self._pruned = today
-        return free_use.take(connection, use, most)
+        return [free_use.take(connection, use, most) for use, most in asked]
 
     async def _take_back(self, taking: asyncio.Future[int | None], use: Use) -> None:
         if await taking is not None:
