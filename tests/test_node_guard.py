@@ -13,7 +13,6 @@ from fastapi_tollbooth.lightning import (
     LightningUnavailable,
     UncheckedInvoice,
 )
-from fastapi_tollbooth.rails import node_guard
 from fastapi_tollbooth.rails.node_guard import LOOK_UPS, NEW_INVOICES, GuardedNode
 
 
@@ -92,10 +91,9 @@ async def test_a_crowd_that_asks_for_one_invoice_is_one_question() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_node_that_does_not_answer_has_its_places_back_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_guard, "ANSWER_SECONDS", 0.05)
+async def test_a_node_that_does_not_answer_has_its_places_back_in_the_end() -> None:
     node = SlowNode()
-    guarded = GuardedNode(node)
+    guarded = GuardedNode(node, seconds=0.05)
     for _ in range(2):
         crowd = [guarded.lookup(bytes([number]) * 32) for number in range(LOOK_UPS)]
         results = await asyncio.gather(*crowd, return_exceptions=True)

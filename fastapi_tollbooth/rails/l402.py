@@ -63,7 +63,8 @@ class L402Rail:
         self._caveats: OwnerCaveats = {} if caveats is None else caveats
         self._verified: Bounded[bytes, Verified] = Bounded(VERIFIED_CREDENTIALS)
         self._has_node = node is not None
-        guarded = GuardedNode(node, settings.invoice_network)
+        # A moment more than its own client gives it, which knows better what went wrong.
+        guarded = GuardedNode(node, settings.invoice_network, settings.lightning.timeout + 1)
         self._offers = Offers(settings, keys, guarded)
         self._settlements = Settlements(settings, ledger, guarded)
         self._sales = Sales(settings, self._offers, rates, self._caveats)

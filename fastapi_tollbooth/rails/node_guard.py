@@ -13,7 +13,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger("fastapi_tollbooth.lightning")
 
-ANSWER_SECONDS = 10.0
 NEW_INVOICES = 32
 LOOK_UPS = 64
 
@@ -25,12 +24,12 @@ class GuardedNode:
     vain. New invoices, which anybody can ask for, have places of their own, so that they never take those of payers.
     """
 
-    def __init__(self, node: LightningBackend | None, network: str | None = None) -> None:
+    def __init__(self, node: LightningBackend | None, network: str | None = None, seconds: float = 10.0) -> None:
         self._node = node
         self._network = network
-        self._creating = _Places(NEW_INVOICES)
-        self._rechecking = _Places(NEW_INVOICES)
-        self._asking = _Places(LOOK_UPS)
+        self._creating = _Places(NEW_INVOICES, seconds)
+        self._rechecking = _Places(NEW_INVOICES, seconds)
+        self._asking = _Places(LOOK_UPS, seconds)
         self._looking: SingleFlight[bytes, InvoiceStatus] = SingleFlight()
 
     @property
@@ -76,8 +75,9 @@ class GuardedNode:
 
 
 class _Places:
-    def __init__(self, free: int) -> None:
+    def __init__(self, free: int, seconds: float) -> None:
         self._free = free
+        self._seconds = seconds
 
     async def ask(self, question: Coroutine[Any, Any, T]) -> T:
         if self._free <= 0:
@@ -85,7 +85,7 @@ class _Places:
             raise LightningUnavailable("the node has enough to do")
         self._free -= 1
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 return await question
         except LightningUnavailable:
             raise
