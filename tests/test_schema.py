@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from fastapi_tollbooth.ledger import audit, schema
 from fastapi_tollbooth.ledger.operations import Capture, Fund, Funded
 from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.store import Store
-from tests.databases import DATABASES, PostgresServer, sqlite_url
+from tests.databases import DATABASES, PostgresServer, migrate, sqlite_url
 
 ROOT = Path(__file__).parent.parent
 FUND = Fund("l402:aa", Money(100, Asset.USD), Payment("l402", "p1", 1, Asset.BTC, "l402:aa"))
@@ -214,6 +215,30 @@ def test_workers_that_start_at_once_make_one_ledger(tmp_path: Path) -> None:
     assert isinstance(again, Funded)
     assert (again.new, again.balance.amount) == (False, 100)
     store.close()
+
+
+def test_upgrades_at_the_same_time_are_one_upgrade(empty_url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(migrate, [empty_url] * 4))
+    store = Store(empty_url)
+    assert store.revision() == schema.HEAD
+    [[funded]] = store.transact([[FUND]])
+    assert isinstance(funded, Funded)
+    store.close()
+
+
+def test_the_tables_may_live_in_a_schema_of_their_own(postgres_server: PostgresServer) -> None:
+    url = postgres_server.empty()
+    plain, own = Store(url), Store(f"{url}&options=-csearch_path%3Dtollbooth")
+    with plain._unchecked() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA tollbooth")
+    own.upgrade()
+    [[funded]] = own.transact([[FUND]])
+    assert isinstance(funded, Funded)
+    assert own.revision() == schema.HEAD
+    assert plain.revision() is None
+    plain.close()
+    own.close()
 
 
 def test_an_upgrade_that_fails_changes_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
