@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -192,6 +192,17 @@ def export(
     with store_at(database_url) as store:
         require_ledger(store)
         store.read(lambda connection: _write(to, written(statement(connection, account, period))))
+
+
+@ledger.command()
+def archive(
+    before: Annotated[str, typer.Argument(help="What began before this day or time, such as 2026-01-31.")],
+    to: Annotated[Path, typer.Option(help="The file that gets the transfers, as JSON Lines.")],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Move old transfers out of the database into a file. Balances and spend keys stay."""
+    moved = keep_books(database_url, lambda books: books.archive(moment(before) or datetime.now(UTC), to))
+    typer.echo(f"{moved} transfers archived in {to}")
 
 
 def _write(to: Path | None, lines: Iterable[str]) -> None:

@@ -61,7 +61,7 @@ ORDER = [
     {"ledger.sqlite", "ledger.postgres"},
     {"ledger.schema"},
     {"ledger.export"},
-    {"ledger.audit", "ledger.reports"},
+    {"ledger.audit", "ledger.reports", "ledger.archive"},
     {"ledger.lookups"},
     {"ledger.tables", "ledger.free_use", "ledger.__init__"},
     {"ledger.book"},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
@@ -28,6 +29,7 @@ from fastapi_tollbooth.ledger.operations import (
 )
 from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.store import Store
+from tests.databases import DATABASES, PostgresServer, sqlite_url
 from tests.ledger_machine import LedgerMachine
 
 KEY = "l402:aa"
@@ -162,21 +164,18 @@ def test_only_known_databases() -> None:
 
 
 class _Stored:
-    """A store on a file as a keeper of books."""
+    """A store as a keeper of books."""
 
-    def __init__(self) -> None:
-        self.directory = tempfile.TemporaryDirectory()
-        self.store = self.open()
-
-    def open(self) -> Store:
-        return Store(f"sqlite:///{self.directory.name}/ledger.db")
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.store = Store(url)
 
     def run(self, operation: Operation) -> Outcome:
         return self.store.transact([[operation]])[0][0]
 
     def crash(self) -> None:
         self.store.close()
-        self.store = self.open()
+        self.store = Store(self.url)
 
     def balances(self) -> dict[str, tuple[int, int]]:
         columns = text("SELECT key, posted, pending FROM tollbooth_account")
@@ -187,16 +186,22 @@ class _Stored:
 
     def close(self) -> None:
         self.store.close()
-        self.directory.cleanup()
 
 
-class StoreMachine(LedgerMachine):
-    def make_keeper(self) -> _Stored:
-        return _Stored()
+@pytest.mark.parametrize("database", DATABASES)
+def test_any_order_of_operations(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    def fresh() -> str:
+        if database == "sqlite":
+            return sqlite_url(Path(tempfile.mkdtemp(dir=tmp_path)))
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        return server.fresh()
 
+    class StoreMachine(LedgerMachine):
+        def make_keeper(self) -> _Stored:
+            return _Stored(fresh())
 
-StoreMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=40, deadline=None)
-test_any_order_of_operations = StoreMachine.TestCase
+    examples = settings(max_examples=15, stateful_step_count=40, deadline=None)
+    run_state_machine_as_test(StoreMachine, settings=examples)
 
 
 def test_caps_hold_across_processes_and_get_back_what_was_not_used(store: Store, url: str) -> None:

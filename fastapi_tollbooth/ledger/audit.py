@@ -16,6 +16,7 @@ CHUNK = 10_000
 
 _account = metadata.tables["tollbooth_account"]
 _transfer = metadata.tables["tollbooth_transfer"]
+_checkpoint = metadata.tables["tollbooth_checkpoint"]
 _payment = metadata.tables["tollbooth_payment"]
 
 
@@ -52,6 +53,8 @@ class _Replay:
 def verify(connection: Connection) -> Audit:
     """Replay the ledger. Sums to zero per asset, no payer below zero, pendings resolved once, balances as replayed."""
     replay = _Replay()
+    for account_id, posted in connection.execute(select(_checkpoint.c.account_id, _checkpoint.c.posted)):
+        replay.posted[account_id] = posted
     for entry in _journal(connection):
         replay.transfers += 1
         problem = _apply(replay, entry)
