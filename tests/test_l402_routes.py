@@ -1,15 +1,18 @@
 """What bearers and buyers of credit ask beside priced requests."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi_tollbooth import Tollbooth, TollboothSettings, priced
+from fastapi_tollbooth import Money, Tollbooth, TollboothSettings, priced
 from fastapi_tollbooth.lightning import InvoiceState, InvoiceStatus, LightningUnavailable
 from fastapi_tollbooth.lightning.dev import DevNode
+from fastapi_tollbooth.rails.invoice_token import InvoiceClaim, write_invoice_token
+from fastapi_tollbooth.rails.macaroon import Identifier
 from tests.wallet import pay
 
 Serve = Callable[..., TestClient]
@@ -99,6 +102,20 @@ def test_what_the_node_says_is_passed_on(
         assert answer.headers["retry-after"]
     else:
         assert answer.json()["status"] == ("pending" if state is InvoiceState.UNKNOWN else "expired")
+
+
+@pytest.mark.parametrize(("state", "status"), [(InvoiceState.PENDING, "expired"), (InvoiceState.UNKNOWN, "pending")])
+def test_an_invoice_that_is_over_is_expired_unless_the_node_does_not_know(
+    client: TestClient, booth: Tollbooth, monkeypatch: pytest.MonkeyPatch, state: InvoiceState, status: str
+) -> None:
+    async def says(node: DevNode, payment_hash: bytes) -> InvoiceStatus:
+        return InvoiceStatus(state)
+
+    monkeypatch.setattr(DevNode, "lookup", says)
+    identifier = Identifier.new(b"h" * 32, Money.parse("1 sat"), None, booth.keys.newest)
+    claim = InvoiceClaim(identifier, "l402:abc", datetime(2020, 1, 1, tzinfo=UTC))
+    url = f"/tollbooth/invoices/{'68' * 32}?token={write_invoice_token(booth.keys, claim)}"
+    assert client.get(url).json()["status"] == status
 
 
 def test_the_token_is_what_opens_the_status(client: TestClient) -> None:

@@ -125,8 +125,9 @@ class L402Rail:
             await self._ledger.apply(self._settlements.fund(claim.identifier, claim.account, status))
             self._offers.forget(hash_)
             return "settled"
-        over = status.state in (InvoiceState.EXPIRED, InvoiceState.FAILED)
-        return "expired" if over or claim.expires_at <= datetime.now(UTC) else "pending"
+        # What a node does not know may still turn out to be settled, however late it is.
+        late = status.state is InvoiceState.PENDING and claim.expires_at <= datetime.now(UTC)
+        return "expired" if late or status.state in (InvoiceState.EXPIRED, InvoiceState.FAILED) else "pending"
 
     # ── the credential ────────────────────────────────────────────────────────────────────────────────────────────────
 
