@@ -2,13 +2,13 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
-from fastapi_tollbooth import Money, Reject, Tollbooth, TollboothSettings, priced
+from fastapi_tollbooth import Money, Reject, Toll, Tollbooth, TollboothSettings, priced
 
 Serve = Callable[..., TestClient]
 
@@ -40,6 +40,11 @@ def test_everything_is_served_and_what_it_would_have_cost_is_recorded(
     async def no_price() -> str:
         return "ok"
 
+    @app.get("/metered")
+    async def metered(toll: Annotated[Toll, Depends(priced("$1", metered=True))]) -> str:
+        toll.use("$0.30")
+        return "ok"
+
     @app.get("/fails", dependencies=[Depends(priced("$5"))])
     async def fails() -> str:
         raise HTTPException(404)
@@ -50,6 +55,7 @@ def test_everything_is_served_and_what_it_would_have_cost_is_recorded(
         assert client.post("/model", json={"model": "a"}).status_code == 200
         assert client.post("/model", json={"model": "b", "pad": "x" * 100_000}).status_code == 200
         assert client.get("/broken").status_code == 200
+        assert client.get("/metered").status_code == 200
         assert client.get("/fails").status_code == 404
     assert "would have charged $0.02 for /x" in caplog.text
     assert "would have refused a request to /broken: pricing_failed" in caplog.text
@@ -60,6 +66,7 @@ def test_everything_is_served_and_what_it_would_have_cost_is_recorded(
     assert rows == [
         ("observed btc /model", 21_000),
         ("observed usd /broken", 0),
+        ("observed usd /metered", 300_000),
         ("observed usd /model", 1_000_000),
         ("observed usd /x", 80_000),
     ]
