@@ -107,6 +107,7 @@ class Terms(NamedTuple):
         description: What the price is for.
         metered: Whether the price is only held, and what is used of it is charged when the response ends.
         top_up: What one payment for it buys on rails that keep credit; None leaves it to the service's setting.
+        buys_credit: Whether what is paid stays the payer's, as credit, instead of being earned.
     """
 
     free_tier: FreeTier | Literal[False] | None = None
@@ -115,3 +116,4 @@ class Terms(NamedTuple):
     description: str | None = None
     metered: bool = False
     top_up: int | Money | None = None
+    buys_credit: bool = False

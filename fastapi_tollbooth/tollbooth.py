@@ -16,6 +16,7 @@ from fastapi_tollbooth.access import ClientResolver, name_of
 from fastapi_tollbooth.admission import Admission
 from fastapi_tollbooth.background import Background
 from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, presented, toll_of
+from fastapi_tollbooth.credits import credit_routes
 from fastapi_tollbooth.errors import (
     ConfigurationError,
     CredentialRefused,
@@ -37,7 +38,7 @@ from fastapi_tollbooth.openapi import document
 from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
 from fastapi_tollbooth.quoting import Compute, quoted, require_total
 from fastapi_tollbooth.rails import Rail, Receipt, Settles
-from fastapi_tollbooth.rails.configured import configured_rails
+from fastapi_tollbooth.rails.configured import can_sign, configured_rails
 from fastapi_tollbooth.rails.l402 import L402Rail
 from fastapi_tollbooth.rails.l402_routes import l402_routes
 from fastapi_tollbooth.rails.owner_caveats import Check, OwnerCaveat, ValueOf, registration
@@ -120,12 +121,8 @@ class Tollbooth(Hooks):
         """
         if self._given_rails is not None:
             return tuple(self._given_rails)
-        return configured_rails(self.settings, self.ledger, self.rates, self._lightning_rail)
-
-    def _lightning_rail(self) -> Rail[Any] | None:
-        if self.lightning is None:
-            return None
-        return L402Rail(self.settings, self.keys, self.ledger, self.lightning, self.rates, self._caveats)
+        settings, keys = self.settings, lambda: self.keys
+        return configured_rails(settings, keys, self.ledger, self.lightning, self.rates, self._caveats)
 
     @cached_property
     def rates(self) -> RateSource:
@@ -172,6 +169,8 @@ class Tollbooth(Hooks):
                 app.router.routes.extend(l402_routes(rail, client_of))
         if self._given_rails is None and self.dev_node is not None:
             app.router.routes.extend(dev_routes(self.dev_node))
+        if can_sign(self.settings):
+            app.router.routes.extend(credit_routes(self.settings, lambda: self.keys, rails, self._caveats))
         document(app, rails)
         self.apps.append(app)
         if self.observes:

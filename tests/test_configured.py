@@ -20,7 +20,11 @@ def rails(path: Path, **settings: Any) -> list[str]:
 def test_lightning_comes_first_and_stablecoins_when_there_is_an_address(tmp_path: Path) -> None:
     assert rails(tmp_path) == ["l402"]
     assert rails(tmp_path, x402=STABLE) == ["l402", "x402"]
-    assert rails(tmp_path, x402=STABLE, environment="production", secret="s" * 32) == ["x402"]
+    assert rails(tmp_path, x402=STABLE, environment="production") == ["x402"]
+
+
+def test_credit_for_stablecoins_needs_a_secret_to_sign_it_with(tmp_path: Path) -> None:
+    assert rails(tmp_path, x402=STABLE, environment="production", secret="s" * 32) == ["x402", "l402"]
 
 
 def test_none_at_all_is_refused(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class Order:
         price: What of it the request costs.
         route: The route template.
         body: What the facilitator is asked about.
+        buys_credit: Whether the money stays on the payment's account, instead of being earned.
     """
 
     accepted: Accepted
@@ -39,6 +40,7 @@ class Order:
     price: Money
     route: str
     body: Mapping[str, Any] = field(repr=False)
+    buys_credit: bool = False
 
     @property
     def networks(self) -> tuple[str, ...]:

@@ -112,6 +112,7 @@ class X402Rail:
             price=_money(asked, asked.amount),
             route=quote.route,
             body=self._question(envelope, Offer(asked, offer.max_timeout, offer.flow, offer.fee_payer), quote),
+            buys_credit=quote.terms.buys_credit,
         )
         refusal = mismatch(payment, asked, time.time()) or await self._settler.verify(order)
         # Of a payment that was made, or may have been, the ledger knows more than whoever refuses it now.
@@ -237,6 +238,12 @@ class X402Rail:
 
 
 CONNECT_AGAIN_SECONDS = 10.0
+
+
+def account_of(authorization: Authorization) -> str:
+    """The key of the account that a payment's money is kept on: each payment has one of its own."""
+    held: Held = authorization.state[1]
+    return held.order.payment.spend_key
 
 
 def _as_signed(asked: Asked, signed: int) -> Asked:

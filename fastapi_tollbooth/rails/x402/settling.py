@@ -137,11 +137,16 @@ class Settler:
     async def deliver(self, held: Held, charge: Money) -> str:
         """Earn what a request that succeeded costs; the transaction, which is "" where no money had to move.
 
+        Of a payment that buys credit nothing is earned yet.
+
         Raises:
             CredentialRefused, Unavailable: as `settle`.
         """
+        buys_credit = held.order.buys_credit
+        if buys_credit:
+            charge = Money(0, charge.asset)
         if not held.settled:
-            if charge.is_zero:
+            if charge.is_zero and not buys_credit:
                 await self.let_go(held)
                 return ""
             return await self.settle(held, charge)

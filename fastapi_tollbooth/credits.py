@@ -1,0 +1,100 @@
+"""Credit for stablecoins: ``POST /tollbooth/credits`` turns one x402 payment into a credential for many requests.
+
+The payment's own account in the ledger keeps its money, and the credential spends from it on every route: one transfer
+on chain, hundreds of calls.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, toll_of
+from fastapi_tollbooth.errors import AmbiguousRequest, ConfigurationError, CredentialRefused, Refusal
+from fastapi_tollbooth.keys import KeyRing
+from fastapi_tollbooth.money import Asset, Money
+from fastapi_tollbooth.own_routes import OwnRoute
+from fastapi_tollbooth.rails import Rail
+from fastapi_tollbooth.rails.credit import mint_credit
+from fastapi_tollbooth.rails.owner_caveats import OwnerCaveats, minted_for
+from fastapi_tollbooth.rails.x402.rail import X402Rail, account_of
+from fastapi_tollbooth.responses import refusal_response
+from fastapi_tollbooth.settings import TollboothSettings
+from fastapi_tollbooth.settlement import visit_of
+from fastapi_tollbooth.terms import Terms
+from fastapi_tollbooth.toll import Quote
+
+PATH = "/tollbooth/credits"
+MAX_BODY = 1_024
+_HELP = 'Say how much credit you want: {"amount": "$5"}.'
+
+
+def credit_routes(
+    settings: TollboothSettings, keys: Callable[[], KeyRing], rails: Sequence[Rail[Any]], caveats: OwnerCaveats
+) -> list[Route]:
+    """The route that sells credit, where there is a rail that brings stablecoins and one that spends credit.
+
+    A plain Starlette route, so that a price on the whole application does not cover it.
+    """
+    by_name = {rail.name: rail for rail in rails}
+    stablecoins = by_name.get("x402")
+    if not isinstance(stablecoins, X402Rail) or "l402" not in by_name:
+        return []
+
+    async def sell(request: Request) -> Response:
+        try:
+            amount = await _amount(request)
+            terms = Terms(description=f"{amount} of credit", buys_credit=True)
+            quote = Quote(amount, PATH, "", terms=terms, connection=request)
+            credential = stablecoins.credential(request.scope["headers"])
+            if credential is None:
+                raise await payment_required([stablecoins], quote, NO_CREDENTIAL)
+            try:
+                authorization = await stablecoins.authorize(credential, quote)
+            except CredentialRefused as refused:
+                raise await payment_required([stablecoins], quote, refused, stablecoins, credential) from refused
+            visit_of(request).toll = toll_of(stablecoins, quote, authorization)
+        except Refusal as refusal:
+            return refusal_response(request, refusal)
+        # The answer leaves when the money has come: our layer around the request settles first.
+        owned = dict(await minted_for(caveats, request)) if caveats else {}
+        return JSONResponse(_credential(settings, keys(), account_of(authorization), amount, owned), headers=_NO_STORE)
+
+    return [OwnRoute(PATH, sell, methods=["POST"], include_in_schema=False)]
+
+
+def _credential(
+    settings: TollboothSettings, keys: KeyRing, account: str, amount: Money, caveats: Mapping[str, str]
+) -> dict[str, Any]:
+    valid_until = datetime.now(UTC) + timedelta(days=settings.credit_lifetime_days)
+    minted = mint_credit(keys, settings.service, account, amount.asset, valid_until, caveats)
+    return {
+        "scheme": "L402",
+        "authorization": minted.authorization,
+        "macaroon": minted.macaroon,
+        "preimage": minted.preimage,
+        "credit": str(amount),
+        "validUntil": valid_until.isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }
+
+
+async def _amount(request: Request) -> Money:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise AmbiguousRequest("invalid_amount", _HELP)
+    try:
+        amount = Money.parse(json.loads(body)["amount"])
+    except (ValueError, KeyError, TypeError, RecursionError, ConfigurationError):
+        raise AmbiguousRequest("invalid_amount", _HELP) from None
+    if amount.is_zero or amount.asset is not Asset.USD:
+        raise AmbiguousRequest("invalid_amount", _HELP)
+    return amount
+
+
+_NO_STORE = {"Cache-Control": "no-store"}
