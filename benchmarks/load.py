@@ -32,7 +32,10 @@ _STATUS = slice(9, 12)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One measurement; times in seconds. The connections take turns with the requests."""
+    """One measurement; times in seconds. The connections take turns with the requests.
+
+    ``payments`` is a file with one value per line, each of which stands in once for ``{payment}`` in the only request.
+    """
 
     port: int
     requests: tuple[str, ...]
@@ -40,6 +43,7 @@ class Order:
     connections: int
     warm_up: float
     seconds: float
+    payments: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,14 @@ class _Connection(asyncio.Protocol):
 
     def start(self) -> None:
         self._sent = perf_counter()
-        self._transport.write(next(self._tally.requests))
+        self._send()
+
+    def _send(self) -> None:
+        request = next(self._tally.requests, None)
+        if request is None:
+            self._fail("there are too few payments for this many requests")
+        else:
+            self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         if self._buffer:
@@ -119,7 +130,7 @@ class _Connection(asyncio.Protocol):
             self._finish()
             return
         self._sent = now
-        self._transport.write(next(tally.requests))
+        self._send()
 
     def _fail(self, why: str) -> None:
         self._tally.failure = self._tally.failure or why
@@ -159,8 +170,7 @@ def measure(order: Order) -> Result:
 
 async def _run(order: Order) -> Result:
     loop = asyncio.get_running_loop()
-    requests = cycle([request.encode() for request in order.requests])
-    tally = _Tally(requests, str(order.status).encode(), 0.0, 0.0)
+    tally = _Tally(_requests(order), str(order.status).encode(), 0.0, 0.0)
     connections = []
     for _ in range(order.connections):
         _, connection = await loop.create_connection(lambda: _Connection(tally), "127.0.0.1", order.port)
@@ -180,6 +190,14 @@ async def _run(order: Order) -> Result:
     latencies = sorted(tally.latencies)
     count = len(latencies)
     return Result(count / order.seconds, latencies[count // 2], latencies[count * 99 // 100], tally.answers)
+
+
+def _requests(order: Order) -> Iterator[bytes]:
+    if order.payments is None:
+        return cycle([request.encode() for request in order.requests])
+    before, after = order.requests[0].encode().split(b"{payment}")
+    payments = Path(order.payments).read_bytes().split(b"\n")
+    return (before + payment + after for payment in payments)
 
 
 def _main() -> None:

@@ -49,7 +49,7 @@ def serve(
         ServerError: it did not start, or had to be killed.
     """
     name = f"{app}-tuned" if tuned_gc else app
-    server = Server(_free_port(), ledger or f"sqlite:///{directory / name}.db")
+    server = Server(free_port(), ledger or f"sqlite:///{directory / name}.db")
     # A developer's own settings must not change what is measured: neither variables, nor a .env where we were started.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TOLLBOOTH_")}
     environment |= {
@@ -100,7 +100,8 @@ def get(server: Server, path: str, authorization: str | None = None) -> httpx.Re
     return httpx.get(server.url + path, headers=headers, trust_env=False, timeout=10)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
