@@ -68,7 +68,9 @@ def main() -> None:
             for kind, (request, status) in {"bare": (encode("/plain"), 200), **REQUESTS}.items():
                 for server in [BARE] if kind == "bare" else [OURS, THEIRS]:
                     payments = _payments(directory / f"{number}") if "{payment}" in request else None
-                    order = Order(ports[server], (request,), status, options.connections, 0.5, options.seconds, payments)
+                    order = Order(
+                        ports[server], (request,), status, options.connections, 0.5, options.seconds, payments
+                    )
                     rates.setdefault((kind, server), []).append(measure(order).rate)
         _report(rates)
 

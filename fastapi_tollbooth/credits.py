@@ -46,6 +46,7 @@ def credit_routes(
         return []
 
     async def sell(request: Request) -> Response:
+        """Sell credit: ``{"amount": "$5"}``, paid like any priced request, gives a credential for that much."""
         try:
             amount = await _amount(request)
             terms = Terms(description=f"{amount} of credit", buys_credit=True)

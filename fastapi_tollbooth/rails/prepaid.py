@@ -24,13 +24,15 @@ class _NoNode:
     async def create_invoice(
         self, amount_msat: int, description: str, expiry_seconds: int, external_id: str | None = None
     ) -> UncheckedInvoice:
+        """Nobody makes one."""
         raise LightningUnavailable("there is no Lightning node")
 
     async def lookup(self, payment_hash: bytes) -> InvoiceStatus:
+        """Nobody knows."""
         raise LightningUnavailable("there is no Lightning node")
 
     async def aclose(self) -> None:
-        pass
+        """Nobody is asked."""
 
 
 class PrepaidRail(L402Rail):

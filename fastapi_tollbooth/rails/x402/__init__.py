@@ -8,6 +8,7 @@
     history.py       what the ledger remembers of payments
     accepted.py      the networks that the settings accept
     facilitator.py   /verify, /settle, /supported
+    transport.py     lean HTTP/1.1 under httpx
     cdp.py           how Coinbase's facilitator wants to be spoken to
     chain.py         what the chain itself knows of a payment
     offers.py        what is asked for: the ``accepts`` of a quote               (pure)

@@ -27,6 +27,7 @@ from fastapi_tollbooth.rails.x402.order import RAIL, Held, Order
 from fastapi_tollbooth.rails.x402.payments import Asked, mismatch, read_payment
 from fastapi_tollbooth.rails.x402.resource import resource_url
 from fastapi_tollbooth.rails.x402.settling import Settler
+from fastapi_tollbooth.rails.x402.transport import KeepAliveTransport
 from fastapi_tollbooth.rails.x402.wire import RECEIPT_HEADERS, Envelope, X402Credential, encode, find, parse
 from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.settings import TollboothSettings
@@ -229,8 +230,8 @@ class X402Rail:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             left, left_loop = self._client, self._loop
-            limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
-            self._client, self._loop = httpx.AsyncClient(limits=limits, headers={"Accept": "application/json"}), loop
+            headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+            self._client, self._loop = httpx.AsyncClient(transport=KeepAliveTransport(), headers=headers), loop
             # Connections belong to the event loop that opened them.
             if left is not None and left_loop is not None and not left_loop.is_closed():
                 asyncio.run_coroutine_threadsafe(left.aclose(), left_loop)
