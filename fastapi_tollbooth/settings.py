@@ -104,6 +104,9 @@ class X402Settings(BaseModel):
     max_timeout: int = Field(default=300, ge=30, le=86_400)
     """Seconds that a payer's signature should stay valid: longer than your slowest handler."""
 
+    discovery: bool = True
+    """Whether 402s describe their routes to the directories of facilitators, as far as ``/openapi.json`` does."""
+
     cdp_api_key_id: str | None = None
     """Coinbase Developer Platform: the name of the API key, for its facilitator."""
 

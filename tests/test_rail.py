@@ -33,6 +33,7 @@ class Desk:
         self.fails = False
         self.gate = threading.Event()
         self.gate.set()
+        path.mkdir(exist_ok=True)
         settings = TollboothSettings(
             _env_file=None,
             database_url=f"sqlite:///{path}/tollbooth.db",
@@ -167,6 +168,23 @@ def test_all_headers_stay_below_8_kilobytes_on_many_networks(stub: StubFacilitat
     assert sum(len(name) + len(value) + 4 for name, value in refused.headers.items()) < 8_192
     assert len(decode(refused.headers["payment-required"])["accepts"]) >= 3
     assert len(refused.json()["accepts"]) == len(networks)
+
+
+def test_the_402_describes_its_route_unless_the_owner_does_not_want_that(
+    stub: StubFacilitator, tmp_path: Path, serve: Serve
+) -> None:
+    for discovery in (True, False):
+        desk = Desk(stub, tmp_path / str(discovery), serve, discovery=discovery)
+        below = FastAPI()
+        below.get("/items/{item}", dependencies=[Depends(priced("$0.01"))])(lambda item, q=1: item)
+        desk.app.mount("/shop", below)
+        document = decode(desk.client.get("/shop/items/7?q=2").headers["payment-required"])
+        if not discovery:
+            assert "extensions" not in document
+            continue
+        bazaar = document["extensions"]["bazaar"]
+        assert bazaar["info"]["input"]["pathParams"] == {"item": "7"}
+        assert bazaar["routeTemplate"] == "/shop/items/:item"
 
 
 def test_one_402_offers_lightning_too(stub: StubFacilitator, tmp_path: Path, serve: Serve) -> None:

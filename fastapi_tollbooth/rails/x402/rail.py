@@ -20,6 +20,7 @@ from fastapi_tollbooth.money import MICRO_PER_USD, Asset, Money
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
 from fastapi_tollbooth.rails.x402.accepted import Accepted, accepted
 from fastapi_tollbooth.rails.x402.amounts import atomic_amount
+from fastapi_tollbooth.rails.x402.bazaar import declaration
 from fastapi_tollbooth.rails.x402.challenge import Resource, payment_required
 from fastapi_tollbooth.rails.x402.facilitator import NoAnswer
 from fastapi_tollbooth.rails.x402.offers import SCHEME, Offer, chosen
@@ -75,11 +76,26 @@ class X402Rail:
         key = (url, offers, quote.terms.description or "")
         made = self._challenges.get(key)
         if made is None:
-            made = payment_required(Resource(url, quote.terms.description or ""), offers)
+            made = payment_required(Resource(url, quote.terms.description or ""), offers, self._extensions(quote))
             self._challenges.put(key, made)
         header, members = made
         expires_at = datetime.now(UTC) + timedelta(seconds=self._settings.x402.max_timeout)
         return Challenge((("PAYMENT-REQUIRED", header),), members, expires_at)
+
+    def _extensions(self, quote: Quote) -> dict[str, Any]:
+        scope = quote.connection.scope
+        document = getattr(scope.get("app"), "openapi", None)
+        if not self._settings.x402.discovery or document is None or scope["type"] != "http":
+            return {}
+        mounted_at = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
+        path = quote.route.removeprefix(mounted_at)
+        try:
+            declared = declaration(document(), path, scope["method"], quote.connection.path_params, mounted_at)
+        except Exception:
+            # The owner's document is made by the owner's code, and a 402 does not depend on it.
+            logger.exception("%s cannot be described to directories", quote.route)
+            return {}
+        return {} if declared is None else {"bazaar": declared}
 
     def _offers(self, quote: Quote) -> list[tuple[Accepted, Offer]]:
         found = []
