@@ -1,5 +1,7 @@
 """The x402 rail on a real application, with a facilitator that does as tests say: who is served, and what is paid."""
 
+import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +41,7 @@ class Desk:
             database_url=f"sqlite:///{path}/tollbooth.db",
             lightning=LightningSettings(backend="none"),
             btc_usd="100000",
+            unpaid_rate_limit="off",
             x402=X402Settings(pay_to=PAY_TO, networks=["base-sepolia"], facilitator_url=stub.url, **x402),
         )
         self.tollbooth = Tollbooth(settings)
@@ -379,6 +382,32 @@ def test_a_verdict_about_another_payer_is_no_verdict(desk: Desk) -> None:
     desk.stub.verify_answer = 200, {"isValid": True, "payer": PAY_TO}
     assert desk.get("/cheap", desk.payment()).json()["reason"] == "payment_invalid"
     assert desk.runs == []
+
+
+@pytest.mark.slow
+def test_ten_thousand_payments_that_are_none_are_refused_and_nothing_crashes(desk: Desk) -> None:
+    dice = random.Random(402)
+    good = sign(desk.offer())
+    junk: list[Any] = [None, True, -1, 1e300, "", "0x", "é" * 9, [], {}, [[]], "9" * 80, "0x" + "g" * 40]
+    desk.stub.verify_answer = 200, {"isValid": False, "invalidReason": "invalid_payload"}
+    for _ in range(10_000):
+        document = json.loads(json.dumps(good))
+        for _ in range(dice.randint(1, 3)):
+            place: Any = document
+            while isinstance(place, dict) and place:
+                name = dice.choice(list(place))
+                if not isinstance(place[name], dict) or dice.random() < 0.2:
+                    place[name] = dice.choice(junk)
+                    break
+                place = place[name]
+        header = encode(document)
+        if dice.random() < 0.2:
+            at = dice.randrange(len(header))
+            header = header[:at] + chr(dice.randrange(33, 126)) + header[at + dice.randint(0, 3) :]
+        name = dice.choice(["PAYMENT-SIGNATURE", "X-PAYMENT"])
+        answer = desk.get("/cheap", {name: header})
+        assert answer.status_code == 402, (answer.text, header)
+    assert (desk.runs, desk.stub.count("/settle"), desk.states()) == ([], 0, [])
 
 
 # ── nobody answers ────────────────────────────────────────────────────────────────────────────────────────────────────
