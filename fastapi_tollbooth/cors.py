@@ -12,6 +12,7 @@ SENT = (
     "PAYMENT-SIGNATURE",
     "X-PAYMENT",
     "X-Toll-Tier",
+    "X-Toll-Bundle",
     "Idempotency-Key",
     "Accept",
     "Content-Type",

@@ -101,6 +101,17 @@ def test_misspelt_variables_are_found(patient: MakePatient, tmp_path: Path) -> N
     assert_good(configuration.spelling(patient()))
 
 
+def test_secrets_are_not_written_in_the_code(patient: MakePatient, tmp_path: Path) -> None:
+    made = patient()
+    found = bad(configuration.secrets(made))
+    assert [finding.level for finding in found] == [Level.WARNING] * 2
+    assert STRONG not in str(found)
+    environment = {"TOLLBOOTH_SECRET": STRONG}
+    assert_bad(configuration.secrets(Patient(*_parts(made), environment, tmp_path)), "LIGHTNING", Level.WARNING)
+    (tmp_path / ".env").write_text("TOLLBOOTH_LIGHTNING__API_KEY=key\n")
+    assert_good(configuration.secrets(Patient(*_parts(made), environment, tmp_path)))
+
+
 def test_the_env_file_is_private_and_ignored_by_git(patient: MakePatient, tmp_path: Path) -> None:
     assert_good(configuration.env_file(patient()))
     path = tmp_path / ".env"
@@ -228,7 +239,8 @@ def test_browsers_of_the_owner_s_frontends_can_pay_and_no_others(
 
 def test_a_service_as_the_documentation_has_it_passes(patient: MakePatient) -> None:
     made = patient(host="127.0.0.1")
-    well = Patient(made.app, made.tollbooth, {"FORWARDED_ALLOW_IPS": "127.0.0.1"}, made.folder, "127.0.0.1")
+    environment = {"FORWARDED_ALLOW_IPS": "127.0.0.1", "TOLLBOOTH_SECRET": "", "TOLLBOOTH_LIGHTNING__API_KEY": ""}
+    well = Patient(made.app, made.tollbooth, environment, made.folder, "127.0.0.1")
     assert_good(configuration.look(well))
     assert len(configuration.CHECKS) == len({check.__name__ for check in configuration.CHECKS})
 

@@ -1,7 +1,11 @@
+import re
+from pathlib import Path
+
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
+import fastapi_tollbooth
 from fastapi_tollbooth import ConfigurationError, priced
 from fastapi_tollbooth.cors import READ, SENT, allow_payers
 from fastapi_tollbooth.testing import FakeTollbooth, PayingClient
@@ -65,3 +69,10 @@ def test_other_pages_are_not_let_in(shop: tuple[FastAPI, FakeTollbooth]) -> None
 def test_only_origins_are_allowed(origin: str) -> None:
     with pytest.raises(ConfigurationError, match="not an origin"):
         allow_payers(FastAPI(), [origin])
+
+
+def test_no_header_of_ours_is_forgotten() -> None:
+    package = Path(fastapi_tollbooth.__file__).parent
+    named = re.findall(r'"(X-[A-Za-z-]+|PAYMENT-[A-Z]+)"', "".join(path.read_text() for path in package.rglob("*.py")))
+    of_others = {"X-Api-Key", "X-Fake-Payment", "X-Fake-Receipt"}
+    assert set(named) - of_others <= {*READ, *SENT}

@@ -16,6 +16,7 @@ from fastapi_tollbooth.doctor import Finding, Patient, ok, problem, warning
 from fastapi_tollbooth.hardening import rail_hazards, setting_hazards
 from fastapi_tollbooth.pricing import RoutePrice
 from fastapi_tollbooth.routes import priced_routes, with_mounted
+from fastapi_tollbooth.settings import SECRETS
 from fastapi_tollbooth.variables import unknown
 
 _WIDEST = {4: 8, 6: 16}
@@ -64,6 +65,25 @@ def spelling(patient: Patient) -> Iterator[Finding]:
         yield (problem if each.nearest else warning)("spelling", str(each), mend)
     if not found:
         yield ok("spelling", "every TOLLBOOTH_ variable is a setting")
+
+
+def secrets(patient: Patient) -> Iterator[Finding]:
+    """Secrets come from the environment, ``.env`` or files, and are not written in the code."""
+    settings = patient.tollbooth.settings
+    held = {
+        "TOLLBOOTH_SECRET": settings.secret,
+        "TOLLBOOTH_LIGHTNING__API_KEY": settings.lightning.api_key,
+        "TOLLBOOTH_X402__CDP_API_KEY_SECRET": settings.x402.cdp_api_key_secret,
+    }
+    given = {name.upper() for name in (*patient.environment, *dotenv_values(patient.folder / ".env"))}
+    if SECRETS.is_dir():
+        given |= {path.name.upper() for path in SECRETS.iterdir()}
+    written = [name for name, value in held.items() if value is not None and name not in given]
+    for name in written:
+        detail = f"{name} is neither in the environment, nor in .env, nor a file of {SECRETS}"
+        yield warning("secrets", detail, "keep it out of the code: whoever reads the code could spend by it")
+    if not written:
+        yield ok("secrets", "none is written in the code")
 
 
 def env_file(patient: Patient) -> Iterator[Finding]:
@@ -212,6 +232,7 @@ CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     mode,
     hazards,
     spelling,
+    secrets,
     env_file,
     bind,
     proxies,
