@@ -156,6 +156,23 @@ def test_a_server_that_stops_and_starts(postgres_server: PostgresServer, tmp_pat
     settled(url, answered)
 
 
+def test_a_server_that_may_only_be_read_since_another_took_over(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    url = postgres_server.fresh()
+    funded(url)
+    database = url.partition("?")[0].rpartition("/")[2]
+
+    def demote() -> None:
+        postgres_server.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+        postgres_server.cut_connections()
+
+    with workers(1, url, tmp_path) as [worker]:
+        promote = f"ALTER DATABASE {database} RESET default_transaction_read_only"
+        answered = fails_and_mends(worker, demote, lambda: postgres_server.execute(promote))
+    settled(url, answered)
+
+
 @pytest.mark.anyio
 async def test_connections_that_break_under_load_lose_nothing_and_double_nothing(
     postgres_server: PostgresServer,

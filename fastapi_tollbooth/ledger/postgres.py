@@ -153,7 +153,7 @@ def migrate(connection: Connection) -> None:
 def batching(connection: Connection) -> Iterator[None]:
     """Send what is executed inside without waiting for each answer; errors are SQLAlchemy's, as everywhere else."""
     failure: BaseException | None = None
-    with _translated():
+    with _translated(connection):
         try:
             with _raw(connection).pipeline():
                 try:
@@ -170,12 +170,12 @@ def batching(connection: Connection) -> Iterator[None]:
 def roll_back(connection: Connection) -> None:
     """End the transaction as if it had not been, and with it what the driver believes to have prepared."""
     # Of a statement that was prepared behind a failed one in a pipeline the server knows nothing.
-    with _translated():
+    with _translated(connection):
         _raw(connection).rollback()
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(connection: Connection) -> Iterator[None]:
     try:
         yield
     except psycopg.DataError:
@@ -184,6 +184,8 @@ def _translated() -> Iterator[None]:
     except psycopg.IntegrityError as error:
         raise IntegrityError("a batch", None, error) from error
     except psycopg.Error as error:
+        # Perhaps this server may no longer write, because another has taken over: connect anew.
+        _raw(connection).close()
         raise DBAPIError("a batch", None, error) from error
 
 
