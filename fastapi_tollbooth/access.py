@@ -78,8 +78,11 @@ def client_of(scope: MutableMapping[str, Any], trusted: TrustedProxies = ()) -> 
     if trusted:
         chain = _forwarded(scope)
         peer = _behind_hops(peer, chain, trusted) if isinstance(trusted, int) else _behind(peer, chain, trusted)
-    if peer is None:
-        return UNKNOWN
+    return UNKNOWN if peer is None else _network_of(peer)
+
+
+@lru_cache(maxsize=8_192)
+def _network_of(peer: str) -> str:
     address = _address(peer)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((address, 64), strict=False))
