@@ -7,11 +7,13 @@ paid               at most the route's rate limit per payer
 """
 
 import contextlib
+import ipaddress
+import logging
 from collections.abc import Callable
 from functools import partial
 
 from fastapi_tollbooth.background import Background
-from fastapi_tollbooth.errors import Refusal
+from fastapi_tollbooth.errors import Refusal, TooManyRequests
 from fastapi_tollbooth.free_tier import Clients, FreeUses, UseCounts, today_utc
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.writer import Ledger
@@ -20,6 +22,8 @@ from fastapi_tollbooth.rate_limits import RateLimits
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.terms import FreeTier, RateLimit, Window
 from fastapi_tollbooth.toll import Quote, Toll, free_toll
+
+logger = logging.getLogger("fastapi_tollbooth")
 
 FAILURES = RateLimit((Window(3, 600),), "3 failed settlements per 10 minutes")
 """A payment that verifies and does not settle costs the service a run of its handler for nothing."""
@@ -38,6 +42,7 @@ class Admission:
     ) -> None:
         clients = Clients(keys, today_utc)
         self._settings = settings
+        self._warned = False
         self.rates = RateLimits(settings.rate_limit_storage.get_secret_value())
         self.free_uses = FreeUses(ledger, clients, background, free_tier or _configured(settings))
         self.counts = UseCounts(ledger, clients, background)
@@ -71,7 +76,7 @@ class Admission:
         Raises:
             TooManyRequests: the client has had enough of them for now.
         """
-        await self.rates.hit(self._settings.unpaid_rate_limit, "unpaid", quote.client)
+        await self._hit(quote, self._settings.unpaid_rate_limit, "unpaid", quote.client)
 
     def of_payers(self, quote: Quote) -> Quote:
         """The quote with what its rail asks about the payer."""
@@ -99,9 +104,31 @@ class Admission:
 
     async def _limit_free(self, quote: Quote) -> None:
         if quote.terms.rate_limit is not None:
-            await self.rates.hit(quote.terms.rate_limit, "free", quote.client, quote.route)
+            await self._hit(quote, quote.terms.rate_limit, "free", quote.client, quote.route)
         else:
-            await self.rates.hit(self._settings.free_rate_limit, "free", quote.client)
+            await self._hit(quote, self._settings.free_rate_limit, "free", quote.client)
+
+    async def _hit(self, quote: Quote, limit: RateLimit | None, *key: str) -> None:
+        try:
+            await self.rates.hit(limit, *key)
+        except TooManyRequests:
+            if not self._warned and _is_behind_a_stranger(quote):
+                self._warned = True
+                logger.warning(
+                    "%s has reached a rate limit and looks like a proxy that is not trusted: all callers behind it "
+                    "count as one. Set TOLLBOOTH_TRUSTED_PROXIES, or have the server trust its headers",
+                    quote.client,
+                )
+            raise
+
+
+def _is_behind_a_stranger(quote: Quote) -> bool:
+    if quote.connection is None or "x-forwarded-for" not in quote.connection.headers:
+        return False
+    try:
+        return ipaddress.ip_network(quote.client).is_private
+    except ValueError:
+        return False
 
 
 def _configured(settings: TollboothSettings) -> FreeTier | None:

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import HTTPConnection
 
 from fastapi_tollbooth import FreeTier, Money, TollboothSettings
 from fastapi_tollbooth.admission import Admission
@@ -68,3 +69,25 @@ async def test_payers_are_limited_by_route_and_the_unpaid_by_client(tmp_path: Pa
     await gate.limit_unpaid(PRICE._replace(client="203.0.113.2"))
     with pytest.raises(TooManyRequests):
         await gate.limit_unpaid(PRICE._replace(route="/z"))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("client", "headers", "warned"),
+    [
+        ("172.17.0.1", [(b"x-forwarded-for", b"203.0.113.1")], True),
+        ("172.17.0.1", [], False),
+        ("8.8.8.8", [(b"x-forwarded-for", b"203.0.113.1")], False),
+        ("user:alice", [(b"x-forwarded-for", b"203.0.113.1")], False),
+    ],
+)
+async def test_a_proxy_that_nobody_trusts_is_pointed_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, client: str, headers: list[tuple[bytes, bytes]], warned: bool
+) -> None:
+    gate = admission(tmp_path, unpaid_rate_limit="1/hour")
+    quote = PRICE._replace(client=client, connection=HTTPConnection({"type": "http", "headers": headers}))
+    await gate.limit_unpaid(quote)
+    for _ in range(3):
+        with pytest.raises(TooManyRequests):
+            await gate.limit_unpaid(quote)
+    assert caplog.text.count("looks like a proxy that is not trusted") == warned

@@ -25,7 +25,7 @@ from tests.attacks.counters import COUNTERS, Counter, counter_of
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 TRIES = settings(
-    max_examples=20_000 if LONG else 200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20_000 if LONG else 100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 names = st.sampled_from(
