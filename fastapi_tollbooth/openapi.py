@@ -46,6 +46,9 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
         },
         "caveat": {"type": "string", "description": "The condition of the credential that was not met."},
         "credential": {"type": "object", "description": "What the payment buys and how it is used."},
+        "x402": {"type": "object", "description": "x402: what `PAYMENT-REQUIRED` says, version 2 of the protocol."},
+        "x402Version": {"type": "integer", "description": "x402: 1, the version of `accepts` here."},
+        "accepts": {"type": "array", "items": {"type": "object"}, "description": "x402: the ways to pay, version 1."},
     },
     "additionalProperties": True,
 }
@@ -93,21 +96,35 @@ def _describe(operation: dict[str, Any], price: RoutePrice, rails: Sequence[Rail
     costs = f"Costs {price}" + (f": {price.description}" if price.description else ".")
     operation["description"] = "\n\n".join(filter(None, [operation.get("description"), f"**{costs}**"]))
     operation["x-payment-info"] = {"offers": [offer for rail in rails if (offer := rail.offer(price.known))]}
-    operation.setdefault("responses", {}).setdefault("402", _response(price))
+    operation.setdefault("responses", {}).setdefault("402", _response(price, rails))
     security = operation.setdefault("security", [])
     security += [{rail.name: []} for rail in rails if {rail.name: []} not in security]
 
 
-def _response(price: RoutePrice) -> dict[str, Any]:
+_CHALLENGES: dict[str, dict[str, Any]] = {
+    "l402": {
+        "WWW-Authenticate": {
+            "description": "One line per way to pay.",
+            "schema": {"type": "array", "items": {"type": "string"}},
+            "example": ['L402 macaroon="AgEJ...", invoice="lnbc..."'],
+        }
+    },
+    "x402": {
+        "PAYMENT-REQUIRED": {
+            "description": "What to sign, as base64 of JSON (x402).",
+            "schema": {"type": "string", "format": "byte"},
+        }
+    },
+}
+
+
+def _response(price: RoutePrice, rails: Sequence[Rail[Any]]) -> dict[str, Any]:
+    headers: dict[str, Any] = {}
+    for rail in rails:
+        headers |= _CHALLENGES.get(rail.name, {})
     return {
         "description": f"Payment Required: this operation costs {price}.",
-        "headers": {
-            "WWW-Authenticate": {
-                "description": "One line per way to pay.",
-                "schema": {"type": "array", "items": {"type": "string"}},
-                "example": ['L402 macaroon="AgEJ...", invoice="lnbc..."'],
-            }
-        },
+        "headers": headers,
         "content": {
             PROBLEM_JSON: {"schema": {"$ref": f"#/components/schemas/{SCHEMA_NAME}"}},
             "text/html": {"schema": {"type": "string"}},

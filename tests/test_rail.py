@@ -211,6 +211,7 @@ def test_one_402_offers_lightning_too(stub: StubFacilitator, tmp_path: Path, ser
 def test_the_documentation_names_the_way_to_pay(desk: Desk) -> None:
     document = desk.client.get("/openapi.json").json()
     assert document["components"]["securitySchemes"]["x402"]["name"] == "PAYMENT-SIGNATURE"
+    assert "PAYMENT-REQUIRED" in document["paths"]["/cheap"]["get"]["responses"]["402"]["headers"]
     offer = document["paths"]["/cheap"]["get"]["x-payment-info"]["offers"][0]
     assert (offer["method"], offer["networks"], offer["amount"]) == ("x402", ["eip155:84532"], "10000")
 

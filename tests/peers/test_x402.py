@@ -196,3 +196,15 @@ def test_what_fails_moves_no_money(bed: Bed, shop: str, official: Path) -> None:
     for payment in (stumbling, refused, tampered, elsewhere):
         assert httpx.get(f"{shop}/weather", headers=payment, timeout=60).status_code == 200
     assert bed.balance(PAY_TO) == 4 * PRICE
+
+
+def test_one_transfer_buys_credit_for_many_requests(bed: Bed, shop: str, official: Path) -> None:
+    wanted = {"amount": "$0.03"}
+    required = httpx.post(f"{shop}/tollbooth/credits", json=wanted).headers["payment-required"]
+    told = {"required": required, "key": bed.key, "times": 1}
+    payment = {"PAYMENT-SIGNATURE": run_driver([official, CLIENTS / "x402_signer.py"], told)[0]}
+    sold = httpx.post(f"{shop}/tollbooth/credits", json=wanted, headers=payment, timeout=60)
+    assert sold.status_code == 200, sold.text
+    spend = {"Authorization": sold.json()["authorization"]}
+    assert [httpx.get(f"{shop}/weather", headers=spend).status_code for _ in range(4)] == [200, 200, 200, 402]
+    assert (bed.balance(PAY_TO), bed.settled(), runs(shop)) == (30_000, 1, {"weather": 3})
