@@ -1,1 +1,1 @@
-"""A small weather service that sells its answers."""
+"""A service that sells weather and a language model: what the documentation shows, in one piece."""

@@ -16,14 +16,18 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
+MOST = 100
 
 
 def main() -> None:
-    """Meet the 402, pay, be served until the credit is spent, and be asked to pay again."""
+    """Meet the 402, pay, be served in every way that there is, run out of credit, pay again; then look at the books."""
     say("A FastAPI service with priced routes starts, with a SQLite ledger and the development Lightning node.")
-    with running_service() as base, httpx.Client(base_url=base) as client:
+    with running_service() as (base, database), httpx.Client(base_url=base) as client:
         show("GET /health", client.get("/health"))
-        say("Free routes are free. The weather costs a cent, and we have not paid:")
+        say("Free routes are free, and two cents a day of the cheap language model are, too:")
+        show("POST /chat", client.post("/chat", json=question("sparrow-1")))
+
+        say("The weather costs a cent, and we have not paid:")
         unpaid = client.get("/weather/Lisbon")
         offer = unpaid.json()
         show("GET /weather/Lisbon", unpaid, f"{offer['detail']}")
@@ -35,27 +39,62 @@ def main() -> None:
         say("We pay the Lightning invoice. A wallet would do this; here the development node plays the wallet.")
         preimage = pay(client, offer)
         field("preimage", f"{preimage[:16]}...  the proof of payment")
+        account = f"l402:{offer['paymentHash']}"
 
-        say("Macaroon and preimage together are the credential. We send it along and are served until it is spent.")
+        say("Macaroon and preimage together are the credential. It is good on every route until its credit is spent.")
         headers = {"Authorization": f"L402 {offer['macaroon']}:{preimage}"}
         show("GET /weather/Lisbon", client.get("/weather/Lisbon", headers=headers))
-        show("GET /weather/Oslo", client.get("/weather/Oslo", headers=headers))
-        show("POST /trip", client.post("/trip", headers=headers, json={"cities": ["Lisbon", "Rome"]}))
-        show("GET /story", client.get("/story", headers=headers))
-        say("A request that fails costs nothing: this one's body is wrong.")
-        show("POST /trip", client.post("/trip", headers=headers, json={"towns": []}))
-        show("GET /joke", client.get("/joke", headers=headers))
+        show("GET /climate/Oslo", client.get("/climate/Oslo", headers=headers))
+        csv = {**headers, "X-Toll-Tier": "csv"}
+        show("  the same as csv", client.get("/climate/Oslo", headers=csv))
+        say("What fails costs nothing. A price can depend on the body: here, on the model that it names.")
+        show("POST /chat  dodo-1", client.post("/chat", headers=headers, json=question("dodo-1")))
+        show("POST /chat  eagle-1", client.post("/chat", headers=headers, json=question("eagle-1")))
 
-        say("Less than a cent is left. The next request is refused, with a fresh offer, and we pay again.")
-        refused = client.get("/weather/Lisbon", headers=headers)
-        show("GET /weather/Lisbon", refused, refused.json()["detail"])
+        say("Too little is left, so we are asked to pay, and do. What we buy is added to what we have.")
+        refused = client.post("/chat/stream", headers=headers, json=question("sparrow-1"))
+        show("POST /chat/stream", refused, refused.json()["detail"])
         offer = refused.json()
         headers = {"Authorization": f"L402 {offer['macaroon']}:{pay(client, offer)}"}
-        show("GET /weather/Lisbon", client.get("/weather/Lisbon", headers=headers))
+
+        say("This route streams and is metered: two cents are held, and what is charged is counted by the token.")
+        stream(client, headers)
+        show("GET /joke", client.get("/joke", headers=headers))
+
+        say("Every cent of this is a row in the ledger, and the ledger proves itself:")
+        keep_books("statement", account, database)
+        keep_books("verify", database)
         say(
-            "Every cent of this is a row in the ledger. Try it yourself: uvicorn example_app.main:app, "
-            "then open http://127.0.0.1:8000/docs, which shows the prices."
+            "Try it yourself: uvicorn example_app.main:app, then open http://127.0.0.1:8000/docs, which shows what "
+            "each route costs. Stablecoins are taken, too, once TOLLBOOTH_X402__PAY_TO names a wallet."
         )
+
+
+def question(model: str) -> dict[str, str]:
+    """A question to a model."""
+    return {"model": model, "prompt": "Will it rain in Lisbon?"}
+
+
+def stream(client: httpx.Client, headers: dict[str, str]) -> None:
+    """Ask for an answer that streams, and print it as it comes."""
+    asked = client.stream("POST", "/chat/stream", headers=headers, json=question("sparrow-1"))
+    with asked as response:
+        show("POST /chat/stream", response, "")
+        print(" " * 28, end="")
+        for token in response.iter_text():
+            print(token, end="", flush=True)
+        print()
+
+
+def keep_books(command: str, *arguments: str) -> None:
+    """Run ``fastapi-tollbooth ledger`` as the owner would, and print what it says."""
+    *rest, database = arguments
+    program = Path(sys.executable).with_name("fastapi-tollbooth")
+    print(f"  $ fastapi-tollbooth ledger {command} {' '.join(rest)}".rstrip())
+    said = subprocess.run(
+        [program, "ledger", command, *rest, "--database-url", database], capture_output=True, text=True, check=True
+    )
+    print(textwrap.indent(said.stdout, "    "), end="")
 
 
 def pay(client: httpx.Client, offer: dict[str, Any]) -> str:
@@ -67,8 +106,8 @@ def pay(client: httpx.Client, offer: dict[str, Any]) -> str:
 
 
 @contextmanager
-def running_service() -> Iterator[str]:
-    """The example application in a process of its own, with a new ledger, on a free port of the loopback interface."""
+def running_service() -> Iterator[tuple[str, str]]:
+    """The example application in a process of its own, on a free port of this machine; its URL and its database's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -76,11 +115,11 @@ def running_service() -> Iterator[str]:
     command = [sys.executable, "-m", "uvicorn", "example_app.main:app", "--port", str(port), "--log-level", "warning"]
     base = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
-        environment["TOLLBOOTH_DATABASE_URL"] = f"sqlite:///{folder}/tollbooth.db"
+        database = environment["TOLLBOOTH_DATABASE_URL"] = f"sqlite:///{folder}/tollbooth.db"
         server = subprocess.Popen(command, cwd=ROOT, env=environment)
         try:
             wait_for(base, server)
-            yield base
+            yield base, database
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(10)
@@ -111,9 +150,13 @@ def say(text: str) -> None:
 def show(request: str, response: httpx.Response, body: str | None = None) -> None:
     """A request and what came of it."""
     balance = response.headers.get("x-credit-balance")
-    left = f"   credit left: {balance}" if balance else ""
+    free = response.headers.get("x-free-remaining")
+    left = f"   credit left: {balance}" if balance else f"   free today: {free}" if free else ""
     print(f"  {request:<22} -> {response.status_code} {response.reason_phrase}{left}")
-    print(textwrap.indent(textwrap.shorten(body or response.text, 90), " " * 28))
+    text = response.text if body is None else body
+    if text:
+        line = " ".join(text.split())
+        print(" " * 28 + (line if len(line) <= MOST else f"{line[: MOST - 3]}..."))
 
 
 def field(name: str, value: str) -> None:

@@ -1,40 +1,22 @@
-"""The example application, tested as its owner would, and the demo as a newcomer runs it."""
+"""The demo as a newcomer runs it, and what a production deployment of the example is made of."""
 
 import os
+import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
+import yaml
+from dotenv import dotenv_values
 
-from fastapi_tollbooth.testing import FakeTollbooth, PayingClient
+from fastapi_tollbooth import TollboothSettings
+from fastapi_tollbooth.hardening import setting_hazards
+from fastapi_tollbooth.variables import unknown
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def app() -> FastAPI:
-    from example_app.main import app
-
-    return app
-
-
-def test_prices(paying_client: PayingClient, tollbooth: FakeTollbooth) -> None:
-    assert paying_client.get("/health").json() == {"status": "ok"}
-    assert paying_client.get("/weather/Lisbon").json()["city"] == "Lisbon"
-    assert "balance" in paying_client.get("/joke").json()
-    assert len(paying_client.post("/trip", json={"cities": ["Lisbon", "Rome"]}).json()) == 2
-    assert paying_client.get("/story").text.startswith("It was a bright cold day")
-    tollbooth.assert_charged("$0.01", "21 sat", "$0.03", "$0.02")
-
-
-def test_only_the_health_check_is_free(unpaid_client: TestClient, tollbooth: FakeTollbooth) -> None:
-    paths = ["/health", "/weather/Lisbon", "/joke", "/story"]
-    assert [unpaid_client.get(path).status_code for path in paths] == [200, 402, 402, 402]
-    assert unpaid_client.post("/trip", json={"cities": []}).status_code == 402
-    tollbooth.assert_not_charged()
+EXAMPLE = ROOT / "example_app"
 
 
 @pytest.mark.parametrize("ambient", [{}, {"TOLLBOOTH_TOP_UP": "1", "TOLLBOOTH_ENVIRONMENT": "production"}])
@@ -52,8 +34,11 @@ def test_the_demo_tells_its_story(ambient: dict[str, str], tmp_path: Path) -> No
     assert finished.stderr == ""
     lines = [line.strip() for line in finished.stdout.splitlines()]
     answers = [line.split("->")[1].split()[0] for line in lines if "->" in line]
-    assert answers == ["200", "402", "200", "200", "200", "200", "422", "200", "402", "200"]
+    assert answers == ["200", "200", "402", "200", "200", "200", "404", "200", "402", "200", "200"]
+    assert any(line.endswith("free today: $0.015") for line in lines)
     assert any(line.endswith("credit left: $0.09") for line in lines)
+    assert any("-$0.003" in line and line.endswith("/chat/stream") for line in lines), "fifteen tokens were charged"
+    assert any(line.endswith("0 open tolls: every balance is right") for line in lines)
 
 
 def test_variables_win_over_the_example_s_own_settings(tmp_path: Path) -> None:
@@ -65,3 +50,39 @@ def test_variables_win_over_the_example_s_own_settings(tmp_path: Path) -> None:
 
     assert top_up() == "10 weather"
     assert top_up(TOLLBOOTH_TOP_UP="3") == "3 weather"
+
+
+# ── in production ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def filled_in(text: str) -> dict[str, str | None]:
+    """The variables of ``.env.example``, those of the second rail too, as an owner would fill them in."""
+    secret = "5f1c0a7be39d42868b1de7f9c04a6e35720bd8f1"
+    text = re.sub("^#(?=TOLLBOOTH_)", "", text, flags=re.MULTILINE)
+    return dotenv_values(stream=StringIO(text.replace("0xREPLACE-ME", "0x" + "12" * 20).replace("REPLACE-ME", secret)))
+
+
+def test_the_example_of_variables_is_safe_once_it_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = filled_in((EXAMPLE / ".env.example").read_text())
+    assert not unknown(found)
+    for name, value in found.items():
+        monkeypatch.setenv(name, value or "")
+    settings = TollboothSettings(_env_file=None)
+    assert settings.environment == "production"
+    assert settings.x402.networks == ["base"]
+    assert not setting_hazards(settings)
+    monkeypatch.setenv("TOLLBOOTH_SECRET", "REPLACE-ME")
+    assert setting_hazards(TollboothSettings(_env_file=None)), "what was not filled in is not safe"
+
+
+def test_the_services_of_the_deployment_know_each_other() -> None:
+    compose = yaml.safe_load((EXAMPLE / "docker-compose.yml").read_text())
+    variables = (EXAMPLE / ".env.example").read_text()
+    assert {"nginx", "shop", "migrate", "db", "limits"} == set(compose["services"])
+    assert "@db/tollbooth" in variables
+    assert "redis://limits:" in variables
+    assert "proxy_pass http://shop:8000;" in (EXAMPLE / "nginx.conf").read_text()
+    subnet = compose["networks"]["front"]["ipam"]["config"][0]["subnet"]
+    assert f'"--forwarded-allow-ips", "{subnet}"' in (EXAMPLE / "Dockerfile").read_text()
+    in_front = [name for name, each in compose["services"].items() if "front" in each["networks"]]
+    assert in_front == ["nginx", "shop"], "whatever else is in this network could name any client it likes"
