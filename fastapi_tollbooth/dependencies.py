@@ -54,6 +54,15 @@ class Priced(Gate):
             _refuse_body_parameters(self)
 
     @property
+    def dependency(self) -> Any:
+        """What FastAPI looks for in a dependency that is not wrapped in ``Depends``; there is none.
+
+        Raises:
+            ConfigurationError: says how to write it.
+        """
+        raise ConfigurationError("a price hangs on a route as dependencies=[Depends(priced(...))]: wrap it in Depends")
+
+    @property
     def decided_by_head(self) -> bool:
         """Whether the request's head is enough to find its price."""
         return not self.price.reads_body and not self._dependencies

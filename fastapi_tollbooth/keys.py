@@ -54,7 +54,7 @@ def load_key_ring(settings: TollboothSettings) -> KeyRing:
     """The configured key ring; in development one that is made once and kept beside the database.
 
     Raises:
-        ConfigurationError: no secret is configured in production, or one is too short.
+        ConfigurationError: no secret is configured in production, one is too short, or one cannot be kept.
     """
     if configured := settings.key_ring():
         return KeyRing(configured)
@@ -64,7 +64,13 @@ def load_key_ring(settings: TollboothSettings) -> KeyRing:
             'python -c "import secrets; print(secrets.token_hex(32))" makes one'
         )
     path = _development_secret_path(settings.database_url)
-    return KeyRing((secrets.token_hex(32).encode() if path is None else _read_or_create(path),))
+    try:
+        return KeyRing((secrets.token_hex(32).encode() if path is None else _read_or_create(path),))
+    except OSError as error:
+        raise ConfigurationError(
+            f"the secret of development cannot be kept in {path} ({error.strerror}): name a folder that is there "
+            "and can be written to in TOLLBOOTH_DATABASE_URL, or set TOLLBOOTH_SECRET"
+        ) from error
 
 
 def _development_secret_path(database_url: str) -> Path | None:

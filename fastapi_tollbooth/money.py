@@ -66,11 +66,14 @@ class Money:
             whole, fraction, unit = match[1], match[2] or "", match[3]
         else:
             raise ConfigurationError(f"{text!r} is not an amount of money: {_HELP}")
-        decimals = _DECIMALS[unit]
+        asset, decimals = Asset.USD if unit == "USD" else Asset.BTC, _DECIMALS[unit]
         if len(fraction) > decimals:
-            raise ConfigurationError(f"{text!r} has more than the {decimals} decimals that {unit} has")
+            raise ConfigurationError(
+                f"{text!r} has more than the {decimals} decimals that {unit} has: the smallest amount is "
+                f"{cls(1, asset)}"
+            )
         amount = int(whole + fraction.ljust(decimals, "0"))
-        return cls(amount, Asset.USD if unit == "USD" else Asset.BTC)
+        return cls(amount, asset)
 
     @classmethod
     def dollars(cls, number: int | float | Decimal) -> Self:

@@ -1,7 +1,7 @@
 """What an application's OpenAPI document says of prices: the 402, the ways to pay, and ``x-payment-info``."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -96,7 +96,10 @@ def _describe(operation: dict[str, Any], price: RoutePrice, rails: Sequence[Rail
     costs = f"Costs {price}" + (f": {price.description}" if price.description else ".")
     operation["description"] = "\n\n".join(filter(None, [operation.get("description"), f"**{costs}**"]))
     operation["x-payment-info"] = {"offers": [offer for rail in rails if (offer := rail.offer(price.known))]}
-    operation.setdefault("responses", {}).setdefault("402", _response(price, rails))
+    responses = operation.setdefault("responses", {})
+    responses.setdefault("402", _response(price, rails))
+    for status, description in _other_refusals(price):
+        responses.setdefault(status, {"description": description})
     security = operation.setdefault("security", [])
     security += [{rail.name: []} for rail in rails if {rail.name: []} not in security]
 
@@ -116,6 +119,15 @@ _CHALLENGES: dict[str, dict[str, Any]] = {
         }
     },
 }
+
+
+def _other_refusals(price: RoutePrice) -> Iterator[tuple[str, str]]:
+    if price.reads_body or price.rules or price.tiers:
+        yield "400", "The request cannot be read, or gives what decides its price more than once."
+    if price.reads_body:
+        yield "413", "The price depends on the body, and the body is too large."
+    yield "429", "Too many requests: come again after Retry-After."
+    yield "503", "The service cannot take money at the moment: come again after Retry-After, and do not pay twice."
 
 
 def _response(price: RoutePrice, rails: Sequence[Rail[Any]]) -> dict[str, Any]:

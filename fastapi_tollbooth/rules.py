@@ -41,6 +41,13 @@ class Rule:
         self.price = price if isinstance(price, Money) else Money.parse(price)
         self._conditions = tuple(_Condition(name, expected) for name, expected in where.items())
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
+        """Refuse to be read from a request, which ``Depends(priced)`` without a call makes FastAPI try."""
+        raise ConfigurationError(
+            'write Depends(priced("$0.01")): `priced` is called with the price, and gives the dependency'
+        )
+
     @property
     def sources(self) -> set[Source]:
         """What the conditions are about."""

@@ -5,8 +5,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -283,3 +283,24 @@ class TollboothSettings(BaseSettings):
                 'python -c "import secrets; print(secrets.token_hex(32))" makes one'
             )
         return keys
+
+
+def read_settings() -> TollboothSettings:
+    """The settings that variables, ``.env`` and files describe.
+
+    Raises:
+        ConfigurationError: names every variable that cannot mean anything, and never its value.
+    """
+    try:
+        return TollboothSettings()
+    except ValidationError as error:
+        wrong = [
+            f"{PREFIX}{'__'.join(map(str, each['loc'])).upper()}: {each['msg'].removeprefix('Value error, ')}"
+            for each in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+    except SettingsError as error:
+        field = str(error).partition('"')[2].partition('"')[0].upper()
+        wrong = [
+            f'{PREFIX}{field}: it is not JSON; write a list like \'["base"]\' and a map like \'{{"base": "0x..."}}\''
+        ]
+    raise ConfigurationError("\n".join(wrong))

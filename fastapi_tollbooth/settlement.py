@@ -16,6 +16,7 @@ import logging
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
+from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -163,6 +164,8 @@ class _Exchange:
 
     async def _send_metered(self, toll: Toll, message: Message) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body", False):
+            if toll.cost is None:
+                logger.warning("%s is metered and its handler did not call toll.use: nothing was charged", toll.route)
             await self._capture_served(toll)
         await self._send(message)
 
@@ -240,6 +243,28 @@ def visit_of(connection: HTTPConnection) -> Visit:
             "call tollbooth.install(app) where the application is made"
         )
     return visit
+
+
+def require_installable(app: object) -> None:
+    """Make sure that the layer can be put around an application, and that there is none.
+
+    Raises:
+        ConfigurationError: it is no FastAPI application, has started, or has a tollbooth.
+    """
+    if not isinstance(app, FastAPI):
+        raise ConfigurationError(
+            f"a tollbooth is installed on a FastAPI application, and this is a {type(app).__name__}: install it on the "
+            "application, and the prices of its routers and of what is mounted in it are served, too"
+        )
+    if app.middleware_stack is not None:
+        raise ConfigurationError(
+            "this application has started, and nothing can be put around it any more: call tollbooth.install(app) "
+            "where the application is made, not in a lifespan, a startup event or a route"
+        )
+    if hasattr(app.state, "tollbooth"):
+        raise ConfigurationError(
+            "this application has a tollbooth already: install one, once, and reach it as app.state.tollbooth"
+        )
 
 
 class SettlementLayer:

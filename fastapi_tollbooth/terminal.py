@@ -14,7 +14,7 @@ from fastapi_tollbooth.errors import ConfigurationError, LedgerRefused, Refusal
 from fastapi_tollbooth.ledger.books import Books
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.writer import Ledger
-from fastapi_tollbooth.settings import TollboothSettings
+from fastapi_tollbooth.settings import read_settings
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ DatabaseUrl = Annotated[str | None, typer.Option(help="Instead of TOLLBOOTH_DATA
 def store_at(database_url: str | None) -> Iterator[Store]:
     """The ledger's database, for commands that work on it directly."""
     try:
-        store = Store(database_url or TollboothSettings().database_url)
+        store = Store(database_url or read_settings().database_url)
         yield store
     except ConfigurationError as error:
         raise typer.BadParameter(str(error)) from error
@@ -47,7 +47,7 @@ def keep_books(database_url: str | None, work: Callable[[Books], Awaitable[T]]) 
         require_ledger(store)
 
     async def _run() -> T:
-        ledger = Ledger(database_url or TollboothSettings().database_url)
+        ledger = Ledger(database_url or read_settings().database_url)
         try:
             await ledger.check()
             return await work(Books(ledger))

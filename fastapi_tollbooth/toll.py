@@ -106,6 +106,11 @@ class Toll:
     state: State = State.AUTHORIZED
     authorization: Any = field(default=None, repr=False)
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
+        """Refuse to be read from a request: whoever sends it would decide what it says, and nobody would have paid."""
+        raise ConfigurationError('a toll comes from a price: write toll: Annotated[Toll, Depends(priced("$0.01"))]')
+
     @property
     def is_open(self) -> bool:
         """Whether the toll still has to be captured or voided."""

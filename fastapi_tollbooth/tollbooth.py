@@ -18,7 +18,6 @@ from fastapi_tollbooth.background import Background
 from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, presented, toll_of
 from fastapi_tollbooth.credits import credit_routes
 from fastapi_tollbooth.errors import (
-    ConfigurationError,
     CredentialRefused,
     PaymentRequired,
     Refusal,
@@ -45,8 +44,8 @@ from fastapi_tollbooth.rails.owner_caveats import Check, OwnerCaveat, ValueOf, r
 from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.responses import refusal_handler
 from fastapi_tollbooth.routes import prices_of
-from fastapi_tollbooth.settings import TollboothSettings
-from fastapi_tollbooth.settlement import SettlementLayer, visit_of
+from fastapi_tollbooth.settings import TollboothSettings, read_settings
+from fastapi_tollbooth.settlement import SettlementLayer, require_installable, visit_of
 from fastapi_tollbooth.terms import FreeTier
 from fastapi_tollbooth.toll import Quote, Toll
 from fastapi_tollbooth.upkeep import Recovered, alive, recover, upkeep
@@ -78,7 +77,7 @@ class Tollbooth(Hooks):
         free_tier: FreeTier | None = None,
     ) -> None:
         super().__init__(Background())
-        self.settings = settings or TollboothSettings()
+        self.settings = settings or read_settings()
         self.ledger = Ledger(self.settings.database_url)
         self._given_rails = rails
         self._client = client
@@ -153,10 +152,7 @@ class Tollbooth(Hooks):
         Raises:
             ConfigurationError: the application has started, has a tollbooth, or the settings cannot work.
         """
-        if app.middleware_stack is not None:
-            raise ConfigurationError("install the tollbooth before the application serves its first request")
-        if hasattr(app.state, "tollbooth"):
-            raise ConfigurationError("this application has a tollbooth already: install one, once")
+        require_installable(app)
         require_safe(self.settings, lambda: self.rails)
         rails = self.rails
         app.state.tollbooth = self

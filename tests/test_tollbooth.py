@@ -128,7 +128,7 @@ def test_what_succeeds_can_be_decided_otherwise() -> None:
 def test_installing_late_or_twice_is_refused(booth: Tollbooth, settings: TollboothSettings) -> None:
     app = FastAPI()
     TestClient(app).get("/")
-    with pytest.raises(ConfigurationError, match="before the application serves"):
+    with pytest.raises(ConfigurationError, match="has started"):
         booth.install(app)
     with pytest.raises(ConfigurationError, match="already"):
         app_with(booth, Tollbooth(settings))
