@@ -50,6 +50,10 @@ def main() -> None:
         ours = {
             "TOLLBOOTH_DATABASE_URL": f"sqlite:///{directory}/ours.db",
             "TOLLBOOTH_UNPAID_RATE_LIMIT": "off",
+            "TOLLBOOTH_LIGHTNING__BACKEND": "none",
+            "TOLLBOOTH_BTC_USD": "100000",
+            # The other side describes its routes to no directory either.
+            "TOLLBOOTH_X402__DISCOVERY": "false",
             "TOLLBOOTH_X402__PAY_TO": PAY_TO,
             "TOLLBOOTH_X402__NETWORKS": '["base-sepolia"]',
             "TOLLBOOTH_X402__FACILITATOR_URL": url,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from fastapi_tollbooth.ledger.records import PaymentState
 from fastapi_tollbooth.ledger.tables import metadata
@@ -62,7 +62,8 @@ def abandoned(claims: timedelta, settling: timedelta) -> Callable[[Connection], 
             select(_payment.c.spend_key, *_columns)
             .where(_payment.c.rail == "x402")
             .where(or_(old_claim, old_settling, _payment.c.state == PaymentState.UNKNOWN))
-            .order_by(_payment.c.updated_at)
+            # Any of them: those that stay unknown must not stand before the others for ever.
+            .order_by(func.random())
             .limit(LIMIT)
         )
         return [(str(row[0]), _known(row[1:])) for row in connection.execute(query)]

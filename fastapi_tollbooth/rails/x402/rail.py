@@ -41,7 +41,8 @@ RATE_DRIFT = 0.02
 """How far the amount of a price in bitcoin may have moved, by the exchange rate, between the 402 and its payment."""
 FEE_PAYER_SECONDS = 3_600.0
 
-_Key = tuple[str, tuple[Offer, ...], str]
+_Key = tuple[object, ...]
+"""All that a challenge depends on."""
 
 
 class X402Rail:
@@ -69,13 +70,15 @@ class X402Rail:
 
     async def challenge(self, quote: Quote, presented: X402Credential | None) -> Challenge:
         """What to sign, for both versions of the protocol. Asks nobody, and is the same until it is paid."""
-        offers = tuple(offer for _, offer in self._offers(quote))
-        if not offers:
-            raise RailUnavailable("no network can take this price now")
         url = resource_url(quote.connection.scope, self._settings.public_url, self._settings.trusted_proxies)
-        key = (url, offers, quote.terms.description or "")
+        rate = None if quote.price.asset is Asset.USD else self._rates.current()
+        fee_payers = tuple(self._fee_payer(place) for place in self._accepted if not place.network.is_evm)
+        key = (url, quote.price, quote.terms.settle, quote.terms.description, rate, fee_payers)
         made = self._challenges.get(key)
         if made is None:
+            offers = [offer for _, offer in self._offers(quote)]
+            if not offers:
+                raise RailUnavailable("no network can take this price now")
             made = payment_required(Resource(url, quote.terms.description or ""), offers, self._extensions(quote))
             self._challenges.put(key, made)
         header, members = made

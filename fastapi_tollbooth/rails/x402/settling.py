@@ -48,6 +48,7 @@ class Settler:
         self._client = client
         self._tasks: set[asyncio.Task[Any]] = set()
         self._resolving: set[str] = set()
+        self._unresolved = 0
 
     async def verify(self, order: Order) -> CredentialRefused | Unavailable | None:
         """Why the facilitator does not vouch for a payment; None when it does."""
@@ -212,7 +213,8 @@ class Settler:
             Unavailable: the database did not answer.
         """
         resolved = 0
-        for spend_key, known in await self._ledger.read(history.abandoned(deadline, SETTLING_LASTS)):
+        abandoned = await self._ledger.read(history.abandoned(deadline, SETTLING_LASTS))
+        for spend_key, known in abandoned:
             if known.toll is None:
                 continue
             if known.state is PaymentState.CLAIMED:
@@ -226,6 +228,9 @@ class Settler:
                 settlement = _judged(await self._find(place, transfer), settlement, known.expires_at)
             await self._write_down(spend_key, known.toll, settlement)
             resolved += settlement.outcome is not Outcome.UNKNOWN
+        if len(abandoned) - resolved > self._unresolved:
+            logger.error("of %d payments it is not known whether they arrived", len(abandoned) - resolved)
+        self._unresolved = len(abandoned) - resolved
         return resolved
 
     async def _doubted(self, order: Order, settlement: Settlement, expires_at: datetime | None = None) -> Settlement:
