@@ -41,7 +41,7 @@ def configured_rails(
     if lightning is not None:
         rails.append(L402Rail(settings, keys(), ledger, lightning, rates, caveats))
     if settings.x402.pay_to is not None:
-        rails.append(X402Rail(settings, ledger, rates))
+        rails.append(X402Rail(settings, ledger, rates, keys() if can_sign(settings) else None))
         if lightning is None and can_sign(settings):
             rails.append(PrepaidRail(settings, keys(), ledger, rates, caveats))
     if not rails:

@@ -15,9 +15,11 @@ import httpx
 
 from fastapi_tollbooth.bounded import Bounded
 from fastapi_tollbooth.errors import ConfigurationError, CredentialRefused, RailUnavailable
+from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.money import MICRO_PER_USD, Asset, Money
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
+from fastapi_tollbooth.rails.credit import mint_credit
 from fastapi_tollbooth.rails.x402.accepted import Accepted, accepted
 from fastapi_tollbooth.rails.x402.amounts import atomic_amount
 from fastapi_tollbooth.rails.x402.bazaar import declaration
@@ -51,9 +53,13 @@ class X402Rail:
     name = RAIL
     settles_elsewhere = True
 
-    def __init__(self, settings: TollboothSettings, ledger: Ledger, rates: RateSource) -> None:
+    def __init__(
+        self, settings: TollboothSettings, ledger: Ledger, rates: RateSource, keys: KeyRing | None = None
+    ) -> None:
+        """``keys`` sign credentials for what metered requests leave; without them it stays on the books."""
         self._settings = settings
         self._rates = rates
+        self._keys = keys
         self._accepted = accepted(settings.x402, production=settings.environment == "production")
         self._settler = Settler(ledger, self._opened)
         self._challenges: Bounded[_Key, tuple[str, dict[str, Any]]] = Bounded(CHALLENGES)
@@ -170,7 +176,16 @@ class X402Rail:
                 refused.headers = _receipt(version, held, "", str(refused.members.get("settlementReason", "")))
                 raise
             toll.authorization = (version, held)
-        return Receipt(_receipt(version, held, held.reference))
+        return Receipt((*_receipt(version, held, held.reference), *self._rest(held)))
+
+    def _rest(self, held: Held) -> tuple[tuple[str, str], ...]:
+        """The credential for what the request will not have used; whoever is served is who has paid."""
+        if self._keys is None:
+            return ()
+        valid_until = datetime.now(UTC) + timedelta(days=self._settings.credit_lifetime_days)
+        account = held.order.payment.spend_key
+        minted = mint_credit(self._keys, self._settings.service, account, Asset.USD, valid_until)
+        return (("X-Credit-Authorization", minted.authorization),)
 
     async def capture(self, toll: Toll) -> Receipt:
         """Have the money moved, unless it has been, and say by which transaction."""
