@@ -47,6 +47,7 @@ class Admission:
         self.free_uses = FreeUses(ledger, clients, background, free_tier or _configured(settings))
         self.counts = UseCounts(ledger, clients, background)
         self.observed = Observed(self.counts)
+        self._has_failures = False
 
     async def free(self, quote: Quote) -> Toll:
         """The toll of a request whose price is zero.
@@ -79,7 +80,9 @@ class Admission:
         await self._hit(quote, self._settings.unpaid_rate_limit, "unpaid", quote.client)
 
     def of_payers(self, quote: Quote) -> Quote:
-        """The quote with what its rail asks about the payer."""
+        """The quote with what its rail asks about the payer, where there is anything to ask."""
+        if quote.terms.rate_limit is None and not self._has_failures:
+            return quote
         return quote._replace(admit=partial(self.limit_paid, quote))
 
     async def limit_paid(self, quote: Quote, payer: str) -> None:
@@ -94,6 +97,7 @@ class Admission:
 
     def settlement_failed(self, payer: str) -> None:
         """Remember a payer whose payment could not be settled after the handler had done its work."""
+        self._has_failures = True
         self.rates.note(FAILURES, "failed", payer)
 
     async def close(self) -> None:

@@ -3,9 +3,18 @@
 import json
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -217,7 +226,8 @@ class TollboothSettings(BaseSettings):
     """How often one client gets something free, on all routes without a limit of their own; ``off`` for no limit."""
 
     unpaid_rate_limit: Annotated[RateLimit | None, NoDecode, BeforeValidator(_limit)] = RateLimit.parse("300/minute")
-    """How often one client is answered with a 402, which may cost the node an invoice; ``off`` for no limit."""
+    """How often one client is answered with a 402, which may cost the node an invoice; ``off`` for no limit. In
+    development there is none unless this is set."""
 
     rate_limit_storage: SecretStr = SecretStr("memory")
     """Where calls are counted for rate limits: ``memory``, each worker for itself, or a Redis for all of them such as
@@ -267,6 +277,13 @@ class TollboothSettings(BaseSettings):
         """The prefix of the network that invoices must be of; None for any."""
         network = self.lightning.network or ("mainnet" if self.environment == "production" else None)
         return None if network is None else _PREFIXES[network]
+
+    @model_validator(mode="after")
+    def _let_developers_try(self) -> Self:
+        # Test suites and load generators are one client that meets many a 402.
+        if self.environment == "development" and "unpaid_rate_limit" not in self.model_fields_set:
+            self.unpaid_rate_limit = None
+        return self
 
     def key_ring(self) -> tuple[bytes, ...]:
         """The configured secrets, newest first; empty when none is configured.

@@ -1,8 +1,8 @@
 """Settling one toll with whoever took its money: a rail, or the free tier."""
 
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
 
 from fastapi_tollbooth.errors import CredentialRefused, PaymentRequired, Refusal
 from fastapi_tollbooth.guard import guarded
@@ -11,38 +11,41 @@ from fastapi_tollbooth.toll import Event, Toll
 
 logger = logging.getLogger("fastapi_tollbooth")
 
-
-async def hold(taker: Settles | None, toll: Toll) -> Receipt:
-    """Make sure of the money of a metered toll before its response starts.
-
-    Raises:
-        PaymentRequired: the money did not come; the toll is void.
-        Unavailable: whether it came is unknown; the toll stays open.
-    """
-    return Receipt() if taker is None or not toll.is_open else await _settled(taker, toll, taker.hold(toll))
+T = TypeVar("T")
 
 
-async def capture(taker: Settles | None, toll: Toll) -> Receipt:
-    """Earn what a toll costs. Doing it again changes nothing.
+async def hold(taker: Settles, toll: Toll) -> Receipt:
+    """Make sure of the money of an open metered toll before its response starts.
 
     Raises:
         PaymentRequired: the money did not come; the toll is void.
         Unavailable: whether it came is unknown; the toll stays open.
     """
-    if taker is None or not toll.is_open:
-        return Receipt()
-    receipt = await _settled(taker, toll, taker.capture(toll))
+    try:
+        return await _settled(taker, taker.hold(toll))
+    except CredentialRefused as refused:
+        raise await _unpaid(taker, toll, refused) from refused
+
+
+async def capture(taker: Settles, toll: Toll) -> Receipt:
+    """Earn what an open toll costs.
+
+    Raises:
+        PaymentRequired: the money did not come; the toll is void.
+        Unavailable: whether it came is unknown; the toll stays open.
+    """
+    try:
+        receipt = await _settled(taker, taker.capture(toll))
+    except CredentialRefused as refused:
+        raise await _unpaid(taker, toll, refused) from refused
     toll.advance(Event.CAPTURE)
     return receipt
 
 
-async def void(taker: Settles | None, toll: Toll) -> None:
-    """Give the money of a toll back. Doing it again changes nothing."""
-    if taker is None or not toll.is_open:
-        return
-    settlement = taker.void(toll)
+async def void(taker: Settles, toll: Toll) -> None:
+    """Give the money of an open toll back."""
     try:
-        await (guarded(settlement) if taker.settles_elsewhere else settlement)
+        await _settled(taker, taker.void(toll))
     except Refusal as refusal:
         # The caller's answer is not about this; the toll stays open, and the sweeper voids it.
         logger.error("toll %s could not be voided: %s", toll.id, refusal.reason)
@@ -50,10 +53,11 @@ async def void(taker: Settles | None, toll: Toll) -> None:
         toll.advance(Event.VOID)
 
 
-async def _settled(taker: Settles, toll: Toll, settlement: Coroutine[Any, Any, Receipt]) -> Receipt:
-    try:
-        return await (guarded(settlement) if taker.settles_elsewhere else settlement)
-    except CredentialRefused as refused:
-        await void(taker, toll)
-        members = {"price": str(toll.price), **refused.members}
-        raise PaymentRequired(refused.reason, refused.detail, headers=refused.headers, members=members) from refused
+def _settled(taker: Settles, settlement: Coroutine[Any, Any, T]) -> Awaitable[T]:
+    return guarded(settlement) if taker.settles_elsewhere else settlement
+
+
+async def _unpaid(taker: Settles, toll: Toll, refused: CredentialRefused) -> PaymentRequired:
+    await void(taker, toll)
+    members = {"price": str(toll.price), **refused.members}
+    return PaymentRequired(refused.reason, refused.detail, headers=refused.headers, members=members)

@@ -119,7 +119,15 @@ class Toll:
     @property
     def charge(self) -> Money:
         """What is charged when the toll is captured, in the asset that the payer's credit is kept in; rounded up."""
-        return self.in_credit(self.cost or (Money(0, self.price.asset) if self.metered else self.price))
+        if self.cost is None and not self.metered:
+            return self.amount
+        return self.in_credit(self.cost or Money(0, self.price.asset))
+
+    def balance_after(self, charge: Money) -> Money | None:
+        """What the payer has left once this is charged: what was held and not used is theirs again."""
+        if self.balance is None or charge is self.amount:
+            return self.balance
+        return Money(self.balance.amount + self.amount.amount - charge.amount, self.balance.asset)
 
     def in_credit(self, cost: Money) -> Money:
         """A cost of this request in the asset that the payer's credit is kept in, at the rate of this toll; rounded up.
@@ -132,13 +140,6 @@ class Toll:
         if cost == self.price or self.amount.is_zero:
             return self.amount
         return Money(divide_up(cost.amount * self.amount.amount, self.price.amount), self.amount.asset)
-
-    @property
-    def balance_after(self) -> Money | None:
-        """What the payer has left once the toll is captured: what was held and not used is theirs again."""
-        if self.balance is None:
-            return None
-        return Money(self.balance.amount + self.amount.amount - self.charge.amount, self.balance.asset)
 
     def use(self, amount: str | Money) -> Money:
         """Add to what a metered request has used; what it has used so far, all together.

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
 from typing import Any
@@ -122,6 +122,11 @@ class Tollbooth(Hooks):
             return tuple(self._given_rails)
         settings, keys = self.settings, lambda: self.keys
         return configured_rails(settings, keys, self.ledger, self.lightning, self.rates, self._caveats)
+
+    @cached_property
+    def _takers(self) -> dict[str, Settles]:
+        takers: list[Settles] = [*self.rails, self.admission.free_uses, self.admission.observed]
+        return {each.name: each for each in takers}
 
     @cached_property
     def rates(self) -> RateSource:
@@ -270,7 +275,14 @@ class Tollbooth(Hooks):
 
     async def hold(self, toll: Toll) -> Receipt:
         """Make sure of the money of a metered toll before its response starts; raises as `capture` does."""
-        return await self._settled(toll, taker.hold(self._taker_of(toll), toll))
+        taken_by = self._takers.get(toll.rail)
+        if taken_by is None or not toll.is_open:
+            return Receipt()
+        try:
+            return await taker.hold(taken_by, toll)
+        except PaymentRequired:
+            self.admission.settlement_failed(toll.payer)
+            raise
 
     async def capture(self, toll: Toll) -> Receipt:
         """Earn the money of a toll whose request succeeded. Doing it again changes nothing.
@@ -279,22 +291,23 @@ class Tollbooth(Hooks):
             PaymentRequired: the money did not come; the toll is void and the response must be withheld.
             Unavailable: whether it came is unknown; the toll stays open and the response must be withheld.
         """
-        was_open = toll.is_open
-        receipt = await self._settled(toll, taker.capture(self._taker_of(toll), toll))
-        if was_open and toll.payer:
-            self.settled(toll)
-        return receipt
-
-    async def _settled(self, toll: Toll, settlement: Awaitable[Receipt]) -> Receipt:
+        taken_by = self._takers.get(toll.rail)
+        if taken_by is None or not toll.is_open:
+            return Receipt()
         try:
-            return await settlement
+            receipt = await taker.capture(taken_by, toll)
         except PaymentRequired:
             self.admission.settlement_failed(toll.payer)
             raise
+        if toll.payer:
+            self.settled(toll)
+        return receipt
 
     async def void(self, toll: Toll) -> None:
         """Give the money of a toll back: its request did not succeed. Doing it again changes nothing."""
-        await taker.void(self._taker_of(toll), toll)
+        taken_by = self._takers.get(toll.rail)
+        if taken_by is not None and toll.is_open:
+            await taker.void(taken_by, toll)
 
     async def reconcile(self, toll: Toll | str | int, actual: str | Money) -> Money:
         """Correct a toll to what its request really cost; what it costs then. Once per toll, however often asked.
@@ -334,7 +347,3 @@ class Tollbooth(Hooks):
         if why is None:
             why = EXHAUSTED if self.admission.free_uses.has_tier(quote) else NO_CREDENTIAL
         return await payment_required(self.rails, quote, why, rail, credential)
-
-    def _taker_of(self, toll: Toll) -> Settles | None:
-        takers: list[Settles] = [*self.rails, self.admission.free_uses, self.admission.observed]
-        return next((each for each in takers if each.name == toll.rail), None)

@@ -59,7 +59,7 @@ class Bounds:
         """
         if self.valid_until <= now:
             raise CredentialRefused("credential_expired", "This credential has expired. Buy a new one.")
-        if route is not None and not all(allows(route) for allows in self.routes):
+        if self.routes and route is not None and not all(allows(route) for allows in self.routes):
             raise CredentialRefused("wrong_route", "This credential was narrowed to other routes.")
 
 

@@ -226,11 +226,12 @@ class L402Rail:
     async def capture(self, toll: Toll) -> Receipt:
         """Post the charge in a later batch: the money is here already, so the response need not wait."""
         authorized: Authorized = toll.authorization
-        used = None if toll.charge == toll.amount else toll.charge.amount
+        charge = toll.charge
+        used = None if charge is toll.amount else charge.amount
         self._ledger.apply_later(
             Capture(authorized.account_id, authorized.toll, used, served=True, caps=authorized.caps)
         )
-        return Receipt((("X-Credit-Balance", str(toll.balance_after)),))
+        return Receipt((("X-Credit-Balance", str(toll.balance_after(charge))),))
 
     async def void(self, toll: Toll) -> None:
         """Give the credit back in a later batch."""
