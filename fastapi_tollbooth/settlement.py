@@ -187,7 +187,8 @@ class _Exchange:
 
     async def _settle(self, toll: Toll, message: Message) -> None:
         engine, is_start = self._visit.engine, message["type"] in ("http.response.start", "websocket.accept")
-        metering = toll.metered and is_start
+        # What a websocket says first may come after its start: a dependency accepted it before the toll was taken.
+        metering = toll.metered and message["type"] != "websocket.close"
         try:
             if not self._is_success(message) or (engine.looks_at_responses and await self._is_waived(toll, message)):
                 await engine.void(toll)

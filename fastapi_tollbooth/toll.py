@@ -144,6 +144,8 @@ class Toll:
     def use(self, amount: str | Money) -> Money:
         """Add to what a metered request has used; what it has used so far, all together.
 
+        From one thread at a time: what two add at once may count once.
+
         Raises:
             TollExceeded: more would be used than is held; nothing was added.
             TollClosed: the response has ended, or the toll is not metered.
@@ -179,7 +181,8 @@ class Toll:
         return parsed
 
     def _decide(self, cost: Money) -> Money:
-        if self.state in (State.CAPTURED, State.VOIDED):
+        # Of a metered response that is given away, or has failed, the use is counted to its end and costs nothing.
+        if self.state is State.CAPTURED or (self.state is State.VOIDED and not self.metered):
             raise TollClosed(
                 f"toll {self.id} is {self.state}: correct it with `await tollbooth.reconcile(toll.id, ...)`"
             )

@@ -71,7 +71,7 @@ class Crowd:
         account, key = chance.choice(ACCOUNTS), chance.choice(PAYMENTS)
         amount = Money(chance.randint(1, 50), Asset.USD)
         toll = chance.choice(self.tolls) if self.tolls else Authorized(1, 1, amount)
-        claimed, claim = chance.choice(self.claims) if self.claims else (key, Claimed(1, 1, False))
+        claimed, claim = chance.choice(self.claims) if self.claims else (key, Claimed(1, 1, False, key))
         payment = Payment("x402", key, 50, Asset.USD, account)
         possible: list[Operation] = [
             Fund(account, amount, Payment("l402", f"{account}-{key}", 1, Asset.BTC, account)),

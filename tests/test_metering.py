@@ -9,8 +9,9 @@ from fastapi import Depends, FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
+from starlette.websockets import WebSocketDisconnect
 
-from fastapi_tollbooth import Toll, priced
+from fastapi_tollbooth import Toll, Waive, priced
 from fastapi_tollbooth.errors import TollClosed, TollExceeded
 from fastapi_tollbooth.testing import PAYMENT_HEADER, FakeTollbooth, PayingClient
 from tests.test_settlement import scope
@@ -199,3 +200,45 @@ def test_more_than_the_price_is_never_charged_instead(client: PayingClient, toll
     assert client.get("/less?amount=$0.11").status_code == 500
     assert client.get("/less?amount=5 sat").status_code == 500
     tollbooth.assert_not_charged()
+
+
+def test_a_stream_that_is_given_away_is_served_to_its_end(client: PayingClient, tollbooth: FakeTollbooth) -> None:
+    tollbooth.on_response(lambda toll, head: Waive())
+    assert client.get("/stream").text == "0 1 2 "
+    tollbooth.assert_not_charged()
+
+
+def test_an_error_that_streams_is_told_to_its_end(app: FastAPI, client: PayingClient, tollbooth: FakeTollbooth) -> None:
+    @app.get("/broken")
+    async def broken(toll: Metered) -> StreamingResponse:
+        async def chunks() -> AsyncIterator[str]:
+            toll.use("$0.01")
+            yield "the upstream says no"
+
+        return StreamingResponse(chunks(), status_code=502)
+
+    assert client.get("/broken").text == "the upstream says no"
+    tollbooth.assert_not_charged()
+
+
+def test_a_websocket_that_was_accepted_before_it_was_priced_costs_what_was_used(
+    app: FastAPI, tollbooth: FakeTollbooth
+) -> None:
+    async def accept(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    @app.websocket("/early", dependencies=[Depends(accept)])
+    async def early(websocket: WebSocket, toll: Metered) -> None:
+        for _ in range(3):
+            toll.use("$0.05")
+            await websocket.send_text("word")
+        await websocket.close()
+
+    client = TestClient(app)
+    with client.websocket_connect("/early") as unpaid, pytest.raises(WebSocketDisconnect):
+        unpaid.receive_text()
+    payment = next(reversed(tollbooth.rail._payments))
+    tollbooth.rail.pay(payment)
+    with client.websocket_connect("/early", headers={PAYMENT_HEADER: payment}) as socket:
+        assert [socket.receive_text() for _ in range(3)] == ["word"] * 3
+    tollbooth.assert_charged("$0.15")

@@ -102,3 +102,14 @@ def test_a_free_metered_toll_counts_without_a_limit() -> None:
     free = free_toll(Quote(CENT, "/weather", "client", terms=Terms(metered=True)))
     assert free.use("$5") == Money.parse("$5")
     assert free.charge.is_zero
+
+
+def test_the_use_of_what_is_not_charged_breaks_nothing() -> None:
+    of = metered()
+    of.advance(Event.VOID)
+    of.use("$0.40")
+    assert of.use("$0.40") == Money.parse("$0.80")
+    captured = metered()
+    captured.advance(Event.CAPTURE)
+    with pytest.raises(TollClosed, match="captured"):
+        captured.use("$0.01")

@@ -82,7 +82,7 @@ def claim(book: Book, operation: Claim) -> Outcome | Owed:
     else:
         record.payment, record.state, record.toll, record.delivery = payment, PaymentState.CLAIMED, toll, None
     book.record(record)
-    return Claimed(toll, account.id, settled=False)
+    return Claimed(toll, account.id, settled=False, spend_key=payment.spend_key)
 
 
 def _refusal(operation: Claim, account: Account | None, record: PaymentRecord | None) -> Refused | None:
@@ -123,7 +123,7 @@ def charge_owed(book: Book, owed: Owed, authorized: Outcome) -> Outcome:
         return authorized
     owed.record.toll, owed.record.delivery = authorized.toll, "pending"
     book.record(owed.record)
-    return Claimed(authorized.toll, authorized.account_id, settled=True)
+    return Claimed(authorized.toll, authorized.account_id, settled=True, spend_key=owed.record.payment.spend_key)
 
 
 def begin(book: Book, operation: BeginSettlement) -> Outcome:

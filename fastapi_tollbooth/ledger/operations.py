@@ -187,6 +187,7 @@ class Claimed(NamedTuple):
     toll: int
     account_id: int
     settled: bool
+    spend_key: str
 
 
 class Moved(NamedTuple):
@@ -223,6 +224,18 @@ class Refused(NamedTuple):
 
 
 Outcome = Funded | Authorized | Resolved | Corrected | Revoked | Claimed | Moved | Refused
+
+
+def undo(outcome: Outcome) -> Operation | None:
+    """What takes a promise back that nobody waits for any more; None where nothing was promised."""
+    match outcome:
+        case Authorized(toll, account_id, caps=caps):
+            return Void(account_id, toll, caps)
+        case Claimed(toll, account_id, settled=True):
+            return Void(account_id, toll)
+        case Claimed(toll, spend_key=spend_key):
+            return EndClaim(spend_key, toll, PaymentState.RELEASED)
+    return None
 
 
 # ── what a batch has to load ──────────────────────────────────────────────────────────────────────────────────────────

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from fastapi_tollbooth.errors import ConfigurationError, Unavailable
 from fastapi_tollbooth.ledger.lookups import payer_named
-from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Claim, Fund, Operation, Outcome, Revoke, Void
+from fastapi_tollbooth.ledger.operations import Authorize, Claim, Fund, Operation, Outcome, Revoke, undo
 from fastapi_tollbooth.ledger.pressure import Stats, ledger_busy, ledger_unavailable
 from fastapi_tollbooth.ledger.store import Store
 
@@ -336,8 +336,8 @@ class Ledger:
     def _take_back(self, result: Any) -> None:
         # The request was cancelled while its authorization was being written: no handler will run for it.
         for outcome in result if isinstance(result, list) else ():
-            if isinstance(outcome, Authorized):
-                self.apply_later(Void(outcome.account_id, outcome.toll, outcome.caps))
+            if (undoing := undo(outcome)) is not None:
+                self.apply_later(undoing)
 
 
 _RUNNING: "weakref.WeakSet[Ledger]" = weakref.WeakSet()

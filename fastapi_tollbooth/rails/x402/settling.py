@@ -8,14 +8,15 @@ Nothing here ever asks for a second payment while the fate of a first one is ope
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
-from fastapi_tollbooth.errors import Conflict, CredentialRefused, Unavailable
+from fastapi_tollbooth.errors import Conflict, CredentialRefused, Refusal, Unavailable
 from fastapi_tollbooth.ledger import operations as ops
 from fastapi_tollbooth.ledger.records import PaymentState
 from fastapi_tollbooth.ledger.writer import Ledger
@@ -28,6 +29,8 @@ from fastapi_tollbooth.rails.x402.history import Known
 from fastapi_tollbooth.rails.x402.order import BUSY, UNKNOWN, Held, Order, invalid, refusal_of, settlement_failed
 
 logger = logging.getLogger("fastapi_tollbooth.x402")
+
+T = TypeVar("T")
 
 SETTLING_LASTS = timedelta(minutes=2)
 """A settlement that is older than this was left by a process that ended: it takes a minute at most."""
@@ -81,16 +84,15 @@ class Settler:
         if isinstance(outcome, ops.Refused) and outcome.reason is ops.Reason.UNSETTLED:
             await self._resolve(order)
             outcome = (await self._ledger.apply(order.claim()))[-1]
-        if not isinstance(outcome, ops.Claimed):
-            raise refusal_of(outcome)
-        return Held(order, outcome.toll, outcome.account_id, outcome.settled)
+        return _held(order, outcome)
 
-    async def settle(self, held: Held, charge: Money | None) -> str:
-        """Have the money of a claim moved, and write down what came of it; the transaction.
+    async def settle(self, held: Held, charge: Money | None) -> Held:
+        """Have the money of a claim moved, and write down what came of it.
 
         Args:
             held: The claim.
-            charge: What the request that was served for it costs; None when none was served yet.
+            charge: What the request that was served for it costs; None when none was served yet. Then the money is
+                promised to its toll in the same breath, so that no copy of the payment gets in between.
 
         Raises:
             CredentialRefused: the money did not move. The payment may be tried again.
@@ -105,8 +107,11 @@ class Settler:
             settlement = await self._doubted(order, settlement)
         match settlement.outcome:
             case Outcome.SETTLED:
-                await self._complete(ops.CompleteSettlement(key, settlement.transaction, charge))
-                return settlement.transaction
+                completed = ops.CompleteSettlement(key, settlement.transaction, charge)
+                if charge is not None:
+                    await self._complete(completed)
+                    return held._replace(settled=True, reference=settlement.transaction)
+                return _held(order, await self._complete(completed, order.claim()), settlement.transaction)
             case Outcome.FAILED:
                 await self._end(held, PaymentState.FAILED)
                 raise settlement_failed(settlement.reason)
@@ -126,14 +131,22 @@ class Settler:
         Raises:
             CredentialRefused, Unavailable, Conflict, Forbidden: as `settle` and `hold`.
         """
-        task = asyncio.ensure_future(self.settle(held, None))
+        settling = self._start(self.settle(held, None))
+        try:
+            return await asyncio.shield(settling)
+        except asyncio.CancelledError:
+            self._start(self._leave_owed(settling))
+            raise
+
+    async def _leave_owed(self, settling: asyncio.Task[Held]) -> None:
+        with contextlib.suppress(Refusal):  # nobody is there to hear it, and the ledger knows
+            await self.let_go(await settling)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        reference = await asyncio.shield(task)
-        outcome = (await self._ledger.apply(held.order.claim()))[-1]
-        if not isinstance(outcome, ops.Claimed) or not outcome.settled:
-            raise refusal_of(outcome)
-        return Held(held.order, outcome.toll, outcome.account_id, True, reference)
+        return task
 
     async def deliver(self, held: Held, charge: Money) -> str:
         """Earn what a request that succeeded costs; the transaction, which is "" where no money had to move.
@@ -150,7 +163,7 @@ class Settler:
             if charge.is_zero and not buys_credit:
                 await self.let_go(held)
                 return ""
-            return await self.settle(held, charge)
+            return (await self.settle(held, charge)).reference
         earned = (await self._ledger.apply(ops.Capture(held.account_id, held.toll, charge.amount)))[-1]
         if earned != ops.Resolved("post"):
             raise Unavailable("toll_expired", "The request took too long. Do not pay again: send the same payment.")
@@ -257,9 +270,10 @@ class Settler:
             case _:
                 await self._ledger.apply(ops.EndClaim(spend_key, toll, PaymentState.UNKNOWN))
 
-    async def _complete(self, completed: ops.CompleteSettlement) -> None:
+    async def _complete(self, completed: ops.CompleteSettlement, *then: ops.Operation) -> ops.Outcome:
+        """Write down that the money has come, and in the same batch what follows from it; the last outcome."""
         try:
-            outcome = (await self._ledger.apply(completed))[-1]
+            outcome, *following = await self._ledger.apply(completed, *then)
         except Unavailable:
             # The money has come and the response is withheld: it is owed as soon as that can be written.
             self._ledger.apply_later(ops.CompleteSettlement(completed.spend_key, completed.reference))
@@ -267,9 +281,16 @@ class Settler:
         if isinstance(outcome, ops.Refused):
             logger.error("a settled payment could not be written down: %s", outcome.reason)
             raise Unavailable("settlement_unknown", UNKNOWN)
+        return following[-1] if following else outcome
 
     async def _end(self, held: Held, state: Any) -> None:
         await self._ledger.apply(ops.EndClaim(held.order.payment.spend_key, held.toll, state))
+
+
+def _held(order: Order, outcome: ops.Outcome, reference: str = "") -> Held:
+    if not isinstance(outcome, ops.Claimed):
+        raise refusal_of(outcome)
+    return Held(order, outcome.toll, outcome.account_id, outcome.settled, reference)
 
 
 def _judged(finding: Finding | None, settlement: Settlement, expires_at: datetime | None) -> Settlement:
