@@ -256,7 +256,8 @@ class TollboothSettings(BaseSettings):
 
     toll_deadline: float = Field(default=900.0, gt=0)
     """Seconds after which a toll that was neither captured nor voided belongs to a process that ended: it is voided.
-    Longer than your slowest handler needs until its response starts."""
+    Longer than your slowest handler needs until its response starts, or, where it is metered, ends: metered responses
+    that take four fifths of it are charged then, and cannot use more."""
 
     public_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$")
     """Where callers reach the service, such as ``https://api.example.com``; by default what their requests say."""

@@ -9,10 +9,13 @@ that nothing is buffered. The dependency (`dependencies.py`) takes the toll; thi
     exception, cancellation, no response   void
 
 A metered toll is only held when the response starts. What its handler has used is captured when the last byte is handed
-over, or when the response breaks off, whoever broke it.
+over, or when the response breaks off, whoever broke it; and before the sweeper would take it for one that was left
+behind, so that nobody spends what it holds elsewhere.
 """
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
@@ -30,6 +33,8 @@ logger = logging.getLogger("fastapi_tollbooth")
 
 SCOPE_KEY = "fastapi_tollbooth"
 POLICY_VIOLATION = 1008  # RFC 6455 §7.4.1
+METERED = 0.8
+"""How much of a toll's deadline a metered response may take."""
 
 _DECISIVE = (
     "http.response.start",
@@ -46,6 +51,11 @@ class Engine(Protocol):
     @property
     def price_body_limit(self) -> int:
         """Bytes of a body that may be read to find its price."""
+        ...
+
+    @property
+    def toll_deadline(self) -> float:
+        """Seconds after which an open toll is taken for one that was left behind."""
         ...
 
     def succeeded(self, status: int) -> bool:
@@ -98,7 +108,18 @@ class Visit:
 class _Exchange:
     """The messages of one request. It knows the scope and the scope must not know it: a cycle would outlive both."""
 
-    __slots__ = ("_accepted", "_left", "_metering", "_receive", "_scope", "_send", "_unread", "_visit", "_withheld")
+    __slots__ = (
+        "_accepted",
+        "_began",
+        "_left",
+        "_metering",
+        "_receive",
+        "_scope",
+        "_send",
+        "_unread",
+        "_visit",
+        "_withheld",
+    )
 
     def __init__(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         self._visit = visit
@@ -109,7 +130,8 @@ class _Exchange:
         self._left: int | None = None
         self._withheld = False
         self._accepted = False
-        self._metering = False
+        self._began = time.monotonic()
+        self._metering: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
         """The application's ``receive``: its first call would read the body, so it is the last moment to refuse."""
@@ -137,7 +159,7 @@ class _Exchange:
             return self._send_untolled(message) if self._visit.deferred or self._accepted else self._pass(message)
         if not toll.is_open:
             return self._send(message)
-        if self._metering:
+        if self._metering is not None:
             return self._send_metered(toll, message)
         if message["type"] not in _DECISIVE:
             return self._send(message)
@@ -149,9 +171,11 @@ class _Exchange:
         A websocket that a dependency accepted before the toll was taken has been served, however it ended.
         """
         toll = self._visit.toll
+        if self._metering is not None:
+            self._metering.cancel()
         if toll is None or not toll.is_open or self._withheld:
             return
-        if self._accepted or self._metering:
+        if self._accepted or self._metering is not None:
             await self._capture_served(toll)
         else:
             await self._visit.engine.void(toll)
@@ -161,6 +185,11 @@ class _Exchange:
             await self._visit.engine.capture(toll)
         except Refusal as refusal:
             logger.error("toll %s of a served request was not captured: %s", toll.id, refusal.reason)
+
+    async def _end_metering(self, toll: Toll) -> None:
+        await asyncio.sleep(max(0.0, METERED * self._visit.engine.toll_deadline - (time.monotonic() - self._began)))
+        logger.error("toll %s is captured before its response has ended: see TOLLBOOTH_TOLL_DEADLINE", toll.id)
+        await self._capture_served(toll)
 
     async def _send_metered(self, toll: Toll, message: Message) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body", False):
@@ -200,7 +229,8 @@ class _Exchange:
                 await engine.void(toll)
             await self._withhold(message, refusal)
             return
-        self._metering = metering
+        if metering:
+            self._metering = asyncio.get_running_loop().create_task(self._end_metering(toll))
         if is_start:
             message = {**message, "headers": _with_receipt(message.get("headers", ()), receipt)}
         await self._send(message)

@@ -78,6 +78,7 @@ class Tollbooth(Hooks):
     ) -> None:
         super().__init__(Background())
         self.settings = settings or read_settings()
+        self.toll_deadline = self.settings.toll_deadline
         self.ledger = Ledger(self.settings.database_url)
         self._given_rails = rails
         self._client = client

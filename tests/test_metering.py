@@ -1,7 +1,10 @@
 """Metered routes over real HTTP semantics: what is held, what is used, and what a broken response costs."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -11,9 +14,11 @@ from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from fastapi_tollbooth import Toll, Waive, priced
+from fastapi_tollbooth import Asset, Money, Toll, Waive, priced
 from fastapi_tollbooth.errors import TollClosed, TollExceeded
-from fastapi_tollbooth.testing import PAYMENT_HEADER, FakeTollbooth, PayingClient
+from fastapi_tollbooth.ledger.audit import verify
+from fastapi_tollbooth.testing import PAYMENT_HEADER, FakeTollbooth, PayingClient, run
+from tests.attacks.counters import counter_of
 from tests.test_settlement import scope
 
 Metered = Annotated[Toll, Depends(priced("$0.50", metered=True))]
@@ -242,3 +247,33 @@ def test_a_websocket_that_was_accepted_before_it_was_priced_costs_what_was_used(
     with client.websocket_connect("/early", headers={PAYMENT_HEADER: payment}) as socket:
         assert [socket.receive_text() for _ in range(3)] == ["word"] * 3
     tollbooth.assert_charged("$0.15")
+
+
+@pytest.mark.parametrize("rail", ["l402", "x402"])
+def test_a_response_that_never_ends_is_charged_before_its_money_is_given_back(rail: str, tmp_path: Path) -> None:
+    with counter_of(rail, tmp_path) as counter:
+        tollbooth = counter.tollbooth
+        tollbooth.toll_deadline = tollbooth.settings.toll_deadline = 0.5
+
+        @counter.app.get("/endless")
+        async def endless(toll: Metered) -> StreamingResponse:
+            async def chunks() -> AsyncIterator[str]:
+                with contextlib.suppress(TollClosed):
+                    while True:
+                        toll.use("$0.02")
+                        yield "word "
+                        await asyncio.sleep(0.05)
+
+            return StreamingResponse(chunks())
+
+        payment = counter.buy("/endless")
+        with ThreadPoolExecutor(1) as thread:
+            first = thread.submit(counter.get, "/endless", payment)
+            while not first.done():
+                counter.client.portal.call(tollbooth.recover)  # type: ignore[union-attr]
+                assert counter.get("/endless", payment).status_code in (402, 403, 409)
+        words = first.result(10).text.split()
+        [toll] = [toll for toll in run(tollbooth.books.tolls(route="/endless")) if toll.state == "captured"]
+        assert len(words) >= 4
+        assert toll.cost == Money(20_000 * len(words), Asset.USD)
+        assert run(tollbooth.ledger.read(verify)).discrepancy is None

@@ -165,6 +165,19 @@ async def test_no_copy_of_a_payment_gets_between_its_settlement_and_its_request(
     assert await settler.deliver(held, PRICE) == f"0x{1:064x}"
 
 
+async def test_a_response_that_is_out_is_charged_though_its_toll_was_given_up(
+    stub: StubFacilitator, settler: Settler, ledger: FailingLedger
+) -> None:
+    paid = order(stub)
+    held = await settler.settle_first(await settler.hold(paid))
+    await ledger.apply(ops.Void(held.account_id, held.toll))
+    with pytest.raises(Unavailable):
+        await settler.deliver(held, PRICE)
+    await settler.deliver(held, PRICE, served=True)
+    with pytest.raises(CredentialRefused):
+        await settler.hold(paid)
+
+
 @pytest.mark.parametrize("settled", [False, True])
 async def test_a_claim_whose_request_was_cancelled_meanwhile_is_taken_back(
     stub: StubFacilitator, settler: Settler, ledger: FailingLedger, settled: bool

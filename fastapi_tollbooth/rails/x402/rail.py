@@ -191,7 +191,7 @@ class X402Rail:
         """Have the money moved, unless it has been, and say by which transaction."""
         version, held = toll.authorization
         try:
-            transaction = await self._settler.deliver(held, toll.charge)
+            transaction = await self._settler.deliver(held, toll.charge, served=toll.metered)
         except CredentialRefused as refused:
             refused.headers = _receipt(version, held, "", str(refused.members.get("settlementReason", "")))
             raise

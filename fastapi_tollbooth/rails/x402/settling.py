@@ -148,10 +148,11 @@ class Settler:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def deliver(self, held: Held, charge: Money) -> str:
+    async def deliver(self, held: Held, charge: Money, served: bool = False) -> str:
         """Earn what a request that succeeded costs; the transaction, which is "" where no money had to move.
 
-        Of a payment that buys credit nothing is earned yet.
+        Of a payment that buys credit nothing is earned yet. With ``served`` the response is out already, and it is
+        charged although the sweeper took it for one that was left behind.
 
         Raises:
             CredentialRefused, Unavailable: as `settle`.
@@ -164,8 +165,8 @@ class Settler:
                 await self.let_go(held)
                 return ""
             return (await self.settle(held, charge)).reference
-        earned = (await self._ledger.apply(ops.Capture(held.account_id, held.toll, charge.amount)))[-1]
-        if earned != ops.Resolved("post"):
+        earned = (await self._ledger.apply(ops.Capture(held.account_id, held.toll, charge.amount, served)))[-1]
+        if earned != ops.Resolved("post") and not served:
             raise Unavailable("toll_expired", "The request took too long. Do not pay again: send the same payment.")
         known = None if held.reference else await self.known(held.order.payment.spend_key)
         return held.reference if known is None else known.reference or ""
