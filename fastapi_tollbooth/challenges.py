@@ -85,11 +85,12 @@ async def payment_required(
         return too_many_invoices(min(waits))
     if not challenges:
         return Unavailable("no_rail_available", "No way to pay can be offered at the moment. Come again later.")
-    members: dict[str, Any] = {"price": str(quote.price), "priceRule": quote.rule, **why.members}
+    price = str(quote.price)
+    members: dict[str, Any] = {"price": price, "priceRule": quote.rule, **why.members}
     if quote.tiers is not None:
         members["tiers"] = {tier: str(price) for tier, price in quote.tiers.items()}
     for challenge in challenges:
         members |= challenge.members
     headers = [*why.headers, *(line for challenge in challenges for line in challenge.headers)]
-    detail = f"This request costs {quote.price}. {why.detail}"
+    detail = f"This request costs {price}. {why.detail}"
     return PaymentRequired(why.reason, detail, headers=headers, members=members)

@@ -100,6 +100,8 @@ def problem(refusal: Refusal) -> dict[str, Any]:
 
 def prefers_html(accept: str) -> bool:
     """Whether an ``Accept`` header (RFC 9110 §12.5.1) names HTML, and no JSON at least as much."""
+    if "html" not in accept.lower():
+        return False
     weights: dict[str, float] = {}
     for entry in accept.split(",")[:32]:
         media_type, *parameters = (part.strip().lower() for part in entry.split(";"))

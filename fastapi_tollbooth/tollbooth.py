@@ -184,7 +184,7 @@ class Tollbooth(Hooks):
         await self.ledger.check()
 
     def _upkeep(self) -> AbstractAsyncContextManager[None]:
-        return upkeep(self.ledger, self.rails, self.rates, self.settings.toll_deadline)
+        return upkeep(self.ledger, self.rails, self.rates, self.settings)
 
     async def recover(self) -> Recovered:
         """Resolve what crashes and lost answers have left open. The application does so by itself every minute.

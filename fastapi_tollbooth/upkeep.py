@@ -1,7 +1,9 @@
 """What runs beside the application: the exchange rate is kept fresh, and what was left open is found its end."""
 
 import asyncio
+import gc
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -14,6 +16,7 @@ from fastapi_tollbooth.ledger.sweeper import sweep
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.rails import Rail
 from fastapi_tollbooth.rates import RateSource
+from fastapi_tollbooth.settings import TollboothSettings
 
 logger = logging.getLogger("fastapi_tollbooth.ledger")
 
@@ -38,9 +41,16 @@ async def recover(ledger: Ledger, rails: Sequence[Rail[Any]], deadline: float) -
 
 
 @asynccontextmanager
-async def upkeep(ledger: Ledger, rails: Sequence[Rail[Any]], rates: RateSource, deadline: float) -> AsyncIterator[None]:
+async def upkeep(
+    ledger: Ledger, rails: Sequence[Rail[Any]], rates: RateSource, settings: TollboothSettings
+) -> AsyncIterator[None]:
     """Recover now and then, and keep the rates fresh, as long as the context is open."""
-    tasks = [asyncio.create_task(_recover_for_ever(ledger, rails, deadline)), asyncio.create_task(rates.keep_fresh())]
+    if settings.freeze_heap:
+        freeze_heap()
+    tasks = [
+        asyncio.create_task(_recover_for_ever(ledger, rails, settings.toll_deadline)),
+        asyncio.create_task(rates.keep_fresh()),
+    ]
     try:
         yield
     finally:
@@ -75,6 +85,21 @@ def alive(
                 await end()
 
     return lifespan
+
+
+_frozen = threading.Event()
+
+
+def freeze_heap() -> None:
+    """Exempt what is alive now from garbage collection, the first time that this is called in a process.
+
+    Requests that wait for a commit outlive the collector's young generations, so it looks at old objects far more often
+    than it does in a service whose requests never wait; and those of an application that has started are there to stay.
+    """
+    if not _frozen.is_set():
+        _frozen.set()
+        gc.collect()
+        gc.freeze()
 
 
 async def _recover_for_ever(ledger: Ledger, rails: Sequence[Rail[Any]], deadline: float) -> None:

@@ -1,6 +1,8 @@
 """What runs beside the application."""
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -11,6 +13,7 @@ from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.money import Asset, Money
 from fastapi_tollbooth.rates import FixedRate
+from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.testing import FakeRail
 from fastapi_tollbooth.upkeep import Recovered, recover, upkeep
 
@@ -45,7 +48,7 @@ async def test_it_goes_on_when_something_does_not_answer(url: str, monkeypatch: 
     ledger = Ledger(url)
     rail = OpenRail(ledger)
     rail.down = True
-    async with upkeep(ledger, [rail], FixedRate(None), 60.0):
+    async with upkeep(ledger, [rail], FixedRate(None), TollboothSettings(_env_file=None, toll_deadline=60.0)):
         assert rail.asked == 0
         await ledger.read(lambda connection: None)
         while rail.asked < 3:
@@ -54,3 +57,26 @@ async def test_it_goes_on_when_something_does_not_answer(url: str, monkeypatch: 
     await asyncio.sleep(0.05)
     assert rail.asked == asked
     await ledger.close()
+
+
+HEAP = """
+import gc
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from fastapi_tollbooth import Tollbooth, TollboothSettings
+
+def frozen(**settings):
+    app = FastAPI()
+    Tollbooth(TollboothSettings(_env_file=None, database_url="sqlite://", **settings)).install(app)
+    with TestClient(app):
+        return gc.get_freeze_count()
+
+assert frozen(freeze_heap=False) == 0
+first = frozen()
+assert first > 10_000
+assert frozen() <= first, "once per process"
+"""
+
+
+def test_the_heap_of_an_application_that_has_started_is_frozen_once() -> None:
+    subprocess.run([sys.executable, "-c", HEAP], check=True, timeout=60)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -163,5 +164,6 @@ def _members(offer: Offer, prefix: str) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=4_096)
 def _timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
