@@ -30,6 +30,7 @@ check: $(VENV)/.check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python docs/llms.py site
 
 docs: $(VENV)/.check
 	$(BIN)/mkdocs serve

@@ -58,7 +58,7 @@ class Tollbooth(Hooks):
 
     Args:
         settings: The settings; by default from ``TOLLBOOTH_*`` variables and ``.env``.
-        rails: The ways to pay; by default those that the settings configure.
+        rails: The ways to pay, or a function that makes them with the ledger; by default those of the settings.
         client: Names the caller of a request, for applications that know their users; by default callers are known by
             their network address.
         rates: Where the dollar price of a bitcoin comes from; by default as the settings say.
@@ -70,7 +70,7 @@ class Tollbooth(Hooks):
         self,
         settings: TollboothSettings | None = None,
         *,
-        rails: Sequence[Rail[Any]] | None = None,
+        rails: Sequence[Rail[Any]] | Callable[[Ledger], Sequence[Rail[Any]]] | None = None,
         client: ClientResolver | None = None,
         rates: RateSource | None = None,
         lightning: LightningBackend | None = None,
@@ -120,7 +120,8 @@ class Tollbooth(Hooks):
             ConfigurationError: there is none, or one cannot work.
         """
         if self._given_rails is not None:
-            return tuple(self._given_rails)
+            given = self._given_rails
+            return tuple(given(self.ledger) if callable(given) else given)
         settings, keys = self.settings, lambda: self.keys
         return configured_rails(settings, keys, self.ledger, self.lightning, self.rates, self._caveats)
 

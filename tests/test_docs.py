@@ -1,16 +1,26 @@
 """Every Python snippet of the README and the documentation runs."""
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from fastapi_tollbooth import Reject, errors
+from fastapi_tollbooth.cli import main
+from fastapi_tollbooth.ledger.operations import Reason
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SKILL = ROOT / "fastapi_tollbooth" / "skill" / "SKILL.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", SKILL, *sorted((ROOT / "docs").glob("*.md"))]
 SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
-LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def snippets() -> list[tuple[str, str]]:
@@ -45,26 +55,39 @@ def test_every_page_says_something() -> None:
     assert [page.name for page in PAGES if len(page.read_text()) < 200] == []
 
 
+def anchors(page: Path) -> set[str]:
+    headings = HEADING.findall(re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
+    return {re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in LINK.findall(page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target, anchor in LINK.findall(page.read_text()):
+        found = page.parent / target if target else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
+
+
+def test_snippets_satisfy_a_strict_type_checker(tmp_path: Path) -> None:
+    first = SNIPPET.findall((ROOT / "README.md").read_text())[0]
+    (tmp_path / "my_service.py").write_text(first)
+    for name, code in snippets():
+        text = code if "import" in code else f"{first}\n{code}"
+        # Tests are written without annotations, as most people write them.
+        first_line = "# mypy: allow-untyped-defs\n" if "def test_" in code else ""
+        (tmp_path / f"{re.sub('[^a-z0-9]', '_', name.lower())}.py").write_text(first_line + text)
+    (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = true\nplugins = pydantic.mypy\n")
+    command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "."]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if "No module named mypy" in finished.stderr:
+        pytest.skip("mypy is in the environment of `make check`")
+    assert finished.returncode == 0, finished.stdout
 
 
 def test_the_table_of_settings_is_the_one_that_the_code_makes() -> None:
     from fastapi_tollbooth.variables import page
 
     assert (ROOT / "docs" / "settings.md").read_text().endswith(page()), "end it with `fastapi-tollbooth settings`"
-
-
-@pytest.mark.parametrize(("pages", "folder"), [("l402.md credit.md", "rails"), ("x402.md", "rails/x402")])
-def test_every_reason_of_a_credential_is_documented(pages: str, folder: str) -> None:
-    text = "".join((ROOT / "docs" / page).read_text() for page in pages.split())
-    sources = "".join(path.read_text() for path in (ROOT / "fastapi_tollbooth" / folder).glob("*.py"))
-    refused = r'(?:CredentialRefused|Forbidden|Conflict|Unavailable)\(\s*"([a-z_]+)"'
-    elsewhere = {"credit_expired", "credential_revoked", "settlement_unconfirmed", "no_exchange_rate"}
-    for reason in set(re.findall(refused, sources)) - elsewhere:
-        assert f"`{reason}`" in text, reason
 
 
 def test_every_attack_is_answered_and_its_tests_are_there() -> None:
@@ -79,9 +102,60 @@ def test_every_attack_is_answered_and_its_tests_are_there() -> None:
         assert found or "does not apply" in answer, f"A{number}"
 
 
-def test_every_reason_is_documented() -> None:
-    pages = "".join(page.read_text() for page in PAGES)
-    sources = "".join(path.read_text() for path in (ROOT / "fastapi_tollbooth").rglob("*.py"))
-    refusals = "AmbiguousRequest|BodyTooLarge|CredentialRefused|Forbidden|HookFailed|PricingFailed|TooManyRequests"
-    for reason in set(re.findall(rf'(?:{refusals}|Unavailable)\(\s*"([a-z_]+)"', sources)):
-        assert re.search(rf"`(?:\d+ )?{reason}`", pages), reason
+def raised_reasons() -> set[str]:
+    """Every slug that a refusal is made with, and those of the ledger."""
+    found = {reason.value for reason in Reason} | {Reject().reason}
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type)} | {"Rejected"}
+    for path in (ROOT / "fastapi_tollbooth").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds:
+                slugs = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
+                found |= {slug for slug in slugs if isinstance(slug, str) and re.fullmatch("[a-z]+(_[a-z]+)+", slug)}
+    return found
+
+
+def test_every_reason_has_an_anchor_with_its_cause_and_cure_and_no_other_has() -> None:
+    page = (ROOT / "docs" / "reasons.md").read_text()
+    sections = dict(re.findall(r"^### `([a-z_]+)`\n\n(.+?)(?=\n##|\Z)", page, re.MULTILINE | re.DOTALL))
+    assert set(sections) == raised_reasons()
+    assert [reason for reason, text in sections.items() if len(text) < 30] == []
+
+
+def test_every_command_and_option_is_documented() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+
+    def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        for key, each in getattr(command, "commands", {}).items():
+            yield from commands(each, f"{name} {key}")
+        if not hasattr(command, "commands"):
+            yield name, command
+
+    sections = dict(re.findall(r"^## `(.+?)`\n(.+?)(?=\n## |\Z)", page, re.MULTILINE | re.DOTALL))
+    found = dict(commands(typer.main.get_command(main), "fastapi-tollbooth"))
+    assert set(sections) == set(found)
+    for name, command in found.items():
+        assert command.help.strip().splitlines()[0] in sections[name], name
+        for parameter in command.params:
+            if parameter.name != "help":
+                said = parameter.opts[0] if parameter.param_type_name == "option" else parameter.name.upper()
+                assert f"`{said}`" in sections[name], f"{name} {said}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f": {page.name}\n" not in navigation] == []
+
+
+def test_agents_find_every_page(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "docs" / "llms.py", tmp_path], check=True)
+    index, full = ((tmp_path / name).read_text() for name in ("llms.txt", "llms-full.txt"))
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.read_text() in full
+        listed = re.search(rf"^- \[.+\]\({page.stem}/\): .{{20,}}", index, re.MULTILINE)
+        assert listed or page.stem == "index", page.stem
+
+
+def test_the_skill_is_in_the_package_and_says_when_to_use_it() -> None:
+    head = SKILL.read_text().split("---")[1]
+    assert "name: fastapi-tollbooth" in head
+    assert len(head.partition("description: ")[2]) < 1024

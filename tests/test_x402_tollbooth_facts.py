@@ -1,6 +1,6 @@
 """What x402-tollbooth's own tests say of prices, as far as we keep it, each under its id.
 
-What we do otherwise is in ``docs/pricing.md``, "Differences from x402-tollbooth".
+What we do otherwise is in ``docs/migrate-x402-tollbooth.md``.
 """
 
 import re

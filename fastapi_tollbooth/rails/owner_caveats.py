@@ -13,10 +13,10 @@ from fastapi_tollbooth.rails.caveats import require_condition, require_value
 
 logger = logging.getLogger("fastapi_tollbooth")
 
-Check = Callable[[str, HTTPConnection], bool | Awaitable[bool]]
-"""Whether a value of the condition allows a request."""
+Check = Callable[[str, Any], bool | Awaitable[bool]]
+"""Whether a value of the condition allows a request, which the owner may annotate as `Request` where it is one."""
 
-ValueOf = Callable[[HTTPConnection], str | Awaitable[str | None] | None]
+ValueOf = Callable[[Any], str | Awaitable[str | None] | None]
 """The value for a credential that is sold to this request; None for a credential without the condition."""
 
 
