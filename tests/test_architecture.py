@@ -158,6 +158,12 @@ def test_each_module_has_its_test_file(module: str) -> None:
     assert (TESTS / f"test_{module.rpartition('.')[2]}.py").exists()
 
 
+@pytest.mark.parametrize("module", sorted(name for name in modules() if not name.endswith("__init__")))
+def test_each_module_is_on_the_map(module: str) -> None:
+    if not module.startswith("rails.x402."):  # which has a map of its own
+        assert f"`{module.rpartition('.')[2]}.py`" in (TESTS.parent / "CONTRIBUTING.md").read_text()
+
+
 def test_the_public_names_are_sorted_and_there() -> None:
     assert fastapi_tollbooth.__all__ == sorted(fastapi_tollbooth.__all__)
     for name in fastapi_tollbooth.__all__:
