@@ -80,7 +80,7 @@ class Tollbooth(Hooks):
         self.settings = settings or read_settings()
         self.toll_deadline = self.settings.toll_deadline
         self.ledger = Ledger(self.settings.database_url)
-        self._given_rails = rails
+        self._given_rails = rails(self.ledger) if callable(rails) else rails
         self._client = client
         self._given_rates = rates
         self._caveats: dict[str, OwnerCaveat] = {}
@@ -120,8 +120,7 @@ class Tollbooth(Hooks):
             ConfigurationError: there is none, or one cannot work.
         """
         if self._given_rails is not None:
-            given = self._given_rails
-            return tuple(given(self.ledger) if callable(given) else given)
+            return tuple(self._given_rails)
         settings, keys = self.settings, lambda: self.keys
         return configured_rails(settings, keys, self.ledger, self.lightning, self.rates, self._caveats)
 
