@@ -9,6 +9,7 @@ import pytest
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import archive as archiving
+from fastapi_tollbooth.ledger import store
 from fastapi_tollbooth.ledger.audit import verify
 from fastapi_tollbooth.ledger.books import Books
 from fastapi_tollbooth.ledger.operations import (
@@ -32,6 +33,7 @@ from fastapi_tollbooth.ledger.writer import Ledger
 pytestmark = pytest.mark.anyio
 ALICE = "l402:aa"
 LATER = datetime.now(UTC) + timedelta(days=1)
+REMEMBERED, KEPT = timedelta(seconds=store.REMEMBERED_SECONDS), archiving.KEPT
 
 
 def usd(amount: int) -> Money:
@@ -40,6 +42,12 @@ def usd(amount: int) -> Money:
 
 def claim(number: int) -> Claim:
     return Claim(Payment("x402", f"x402:{number}", 50, Asset.USD, "0xcc"), f"x402:{number}", usd(50), "/c")
+
+
+@pytest.fixture(autouse=True)
+def _as_if_hours_had_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archiving, "KEPT", timedelta(0))
+    monkeypatch.setattr(store, "REMEMBERED_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -143,3 +151,29 @@ async def test_a_run_that_is_broken_off_loses_nothing(ledger: Ledger, tmp_path: 
     with pytest.raises(Exception):  # noqa: B017, PT011 - as the ledger reports what its work raised
         await ledger.execute(lambda connection: archiving.archive_some(connection, LATER, fail))
     assert await ledger.read(verify) == before
+
+
+async def test_a_slow_process_does_not_resolve_again_what_was_voided_and_archived(
+    ledger: Ledger, url: str, tmp_path: Path
+) -> None:
+    sweeping = Ledger(url)
+    slow, other = await toll(ledger), await toll(ledger)
+    await sweeping.apply(Void(slow.account_id, slow.toll))
+    [last] = await sweeping.apply(Authorize(ALICE, usd(1), "/a"))
+    assert isinstance(last, Authorized)
+    assert await Books(sweeping).archive(LATER, tmp_path / "old.jsonl") == 3
+    assert await ledger.apply(Capture(slow.account_id, slow.toll)) == [Refused(Reason.UNKNOWN_TOLL)]
+    await ledger.apply(Capture(other.account_id, other.toll))
+    assert (await ledger.read(verify)).discrepancy is None
+    assert (await Books(ledger).balance(ALICE)).available == usd(989)
+    await sweeping.close()
+
+
+async def test_the_last_hour_stays(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archiving, "KEPT", timedelta(hours=1))
+    await spend(ledger)
+    assert await Books(ledger).archive(LATER, tmp_path / "old.jsonl") == 0
+
+
+def test_what_may_be_archived_is_remembered_by_nobody() -> None:
+    assert 3 * REMEMBERED < KEPT

@@ -140,7 +140,7 @@ class Books:
         tolls can no longer be refunded or reconciled.
 
         Args:
-            before: What began earlier is archived, if it is resolved.
+            before: What began earlier is archived, if it is resolved. The last hour always stays.
             file: Gets one JSON object a line, after what it holds already. A line that is there twice, by its id, is
                 from a run that was broken off.
         """

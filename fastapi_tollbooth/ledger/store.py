@@ -4,6 +4,7 @@ Synchronous, and used by one thread at a time: the writer's.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -29,6 +30,9 @@ logger = logging.getLogger("fastapi_tollbooth.ledger")
 T = TypeVar("T")
 
 OPEN_TOLLS = 100_000
+REMEMBERED_SECONDS = 900.0
+"""What was promised is remembered for one to three times as long. Then the journal says what became of it: by an hour
+it may have been archived, and with it the rows that keep it from being resolved twice (`archive.KEPT`)."""
 _ATTEMPTS = 5
 
 _STANDING_KEYS = [revenue_key(asset) for asset in Asset]
@@ -86,6 +90,8 @@ class Store:
         # What this process has promised and not yet resolved. Should another process resolve one first, the unique
         # index on resolutions fails the batch, this memory is dropped, and the next try loads the truth.
         self._open: dict[int, Charge] = {}
+        self._older: dict[int, Charge] = {}
+        self._turned = time.monotonic()
 
     def transact(self, groups: Sequence[Sequence[Operation]]) -> list[list[Outcome]]:
         """Run groups of operations in order, in one durable transaction; a group stops at its first refusal."""
@@ -94,7 +100,7 @@ class Store:
                 return self._transact(groups)
             except IntegrityError:
                 # Another process spent the same payment or resolved the same toll first: load again and decide anew.
-                self._open.clear()
+                self._forget()
         return self._transact(groups)
 
     def _transact(self, groups: Sequence[Sequence[Operation]]) -> list[list[Outcome]]:
@@ -111,7 +117,8 @@ class Store:
         names = Names(set(), set(_STANDING_KEYS), set(), set(), set())
         for operation in operations:
             names.add(operation)
-        known = {toll: self._open[toll] for toll in names.tolls if toll in self._open}
+        self._forget_old()
+        known = {toll: self._open.get(toll) or self._older[toll] for toll in names.tolls if self._knows(toll)}
         names.tolls.difference_update(known)
         book = self._dialect.load(connection, names)
         book.charges.update(known)
@@ -121,8 +128,22 @@ class Store:
         for toll, charge in book.charges.items():
             if charge.resolved_by is not None:
                 self._open.pop(toll, None)
+                self._older.pop(toll, None)
             elif len(self._open) < OPEN_TOLLS:
                 self._open[toll] = charge
+
+    def _knows(self, toll: int) -> bool:
+        return toll in self._open or toll in self._older
+
+    def _forget(self) -> None:
+        self._open.clear()
+        self._older.clear()
+
+    def _forget_old(self) -> None:
+        elapsed = time.monotonic() - self._turned
+        if elapsed >= REMEMBERED_SECONDS:
+            self._older = self._open if elapsed < 2 * REMEMBERED_SECONDS else {}
+            self._open, self._turned = {}, self._turned + elapsed
 
     def execute(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction of its own, beside which no other process executes any."""
@@ -195,7 +216,7 @@ class Store:
         if self.path is not None and self._file is not None and self._file != _identity(self.path):
             # Somebody put another file in its place, such as a backup. What this one says is no longer the truth.
             self.close()
-            self._open.clear()
+            self._forget()
         if self._connection is None:
             with ExitStack() as on_failure:
                 connection = on_failure.enter_context(self._unchecked())
