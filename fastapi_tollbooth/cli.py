@@ -163,6 +163,7 @@ def _tollbooth_of(name: str) -> Tollbooth:
     return tollbooth
 
 
-def _texts(fields: dict[str, Any]) -> dict[str, str | None]:
-    amounts = ("lowest", "highest", "fallback")
-    return {name: None if fields[name] is None else str(fields[name]) for name in amounts}
+def _texts(fields: dict[str, Any]) -> dict[str, Any]:
+    names = ("lowest", "highest", "fallback")
+    texts = {name: None if fields[name] is None else str(fields[name]) for name in names}
+    return {**texts, "amounts": [str(amount) for amount in fields["amounts"]]}

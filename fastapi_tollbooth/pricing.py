@@ -266,7 +266,7 @@ def warnings_of(price: RoutePrice, default: Money | None, limited: bool = False)
 
 
 class PricedRoute(NamedTuple):
-    """A route and its price, as `Tollbooth.prices` lists them. ``lowest`` and ``highest`` are None when unknown."""
+    """A route and its price, as `Tollbooth.prices` lists them: ``amounts`` are all it names; bounds may be None."""
 
     methods: str
     path: str
@@ -277,6 +277,7 @@ class PricedRoute(NamedTuple):
     fallback: Money | None
     warnings: tuple[str, ...]
     is_total: bool
+    amounts: tuple[Money, ...] = ()
 
 
 def describe(
@@ -284,8 +285,7 @@ def describe(
 ) -> PricedRoute:
     """A route's entry in the list of prices."""
     amounts = [*price.amounts(), *([default] if default is not None and not price.is_total else [])]
-    one_asset = amounts if len({amount.asset for amount in amounts}) == 1 else []
-    bounded = one_asset if price.function is None else []
+    bounded = amounts if price.function is None and len({amount.asset for amount in amounts}) == 1 else []
     return PricedRoute(
         methods=",".join(sorted(methods or ("WEBSOCKET",))),
         path=path,
@@ -296,6 +296,7 @@ def describe(
         fallback=price.fallback,
         warnings=tuple(warnings_of(price, default, limited)),
         is_total=price.is_total or price.function is not None or default is not None,
+        amounts=tuple(amounts),
     )
 
 

@@ -17,11 +17,7 @@ from fastapi_tollbooth.admission import Admission
 from fastapi_tollbooth.background import Background
 from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, presented, toll_of
 from fastapi_tollbooth.credits import credit_routes
-from fastapi_tollbooth.errors import (
-    CredentialRefused,
-    PaymentRequired,
-    Refusal,
-)
+from fastapi_tollbooth.errors import CredentialRefused, PaymentRequired, Refusal
 from fastapi_tollbooth.free_tier import EXHAUSTED
 from fastapi_tollbooth.hardening import require_safe
 from fastapi_tollbooth.hooks import Hooks
@@ -34,6 +30,7 @@ from fastapi_tollbooth.lightning.dev_routes import dev_routes
 from fastapi_tollbooth.lightning.nodes import configured_node, configured_rates
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.openapi import document
+from fastapi_tollbooth.payable import require_payable, with_rails
 from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
 from fastapi_tollbooth.quoting import Compute, quoted, require_total
 from fastapi_tollbooth.rails import Rail, Receipt, Settles
@@ -264,15 +261,18 @@ class Tollbooth(Hooks):
     def prices(self) -> list[PricedRoute]:
         """Every priced route of the applications that this is installed on, and of those mounted in them."""
         limited = self.settings.free_rate_limit is not None
-        return prices_of(self.apps, self.settings.default_price, limited)
+        found = prices_of(self.apps, self.settings.default_price, limited)
+        return [with_rails(route, self.rails) for route in found]
 
     def check(self) -> None:
-        """Make sure that every request to every priced route has a price.
+        """Make sure that every request to every priced route has a price, and every price a way to be paid.
 
         Raises:
-            ConfigurationError: names the routes that have rules with nothing behind them.
+            ConfigurationError: names the routes where that is not so.
         """
-        require_total(self.prices())
+        prices = self.prices()
+        require_total(prices)
+        require_payable(prices, self.rails)
 
     async def hold(self, toll: Toll) -> Receipt:
         """Make sure of the money of a metered toll before its response starts; raises as `capture` does."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fastapi_tollbooth import Asset, ConfigurationError, Money
 from fastapi_tollbooth.errors import RailUnavailable
 from fastapi_tollbooth.money import MAX_AMOUNT, Rate
-from fastapi_tollbooth.rails.x402.amounts import atomic_amount
+from fastapi_tollbooth.rails.x402.amounts import atomic_amount, can_express
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,11 @@ def test_an_amount_is_worth_the_price_or_is_not_made(micro: int, decimals: int) 
         return
     assert atomic > 0
     assert atomic * 10**6 == micro * 10**decimals
+
+
+@pytest.mark.parametrize(
+    ("price", "decimals", "can"),
+    [("$0.01", 2, True), ("$0.001", 2, False), ("1 msat", 6, True), ("1000 sat", 2, False), ("$1000", 36, False)],
+)
+def test_what_a_token_can_express_is_known_beforehand(price: str, decimals: int, can: bool) -> None:
+    assert can_express(Money.parse(price), decimals) is can

@@ -14,6 +14,7 @@ from fastapi_tollbooth.access import Network
 from fastapi_tollbooth.cors import READ
 from fastapi_tollbooth.doctor import Finding, Patient, ok, problem, warning
 from fastapi_tollbooth.hardening import rail_hazards, setting_hazards
+from fastapi_tollbooth.payable import MEND, left_out
 from fastapi_tollbooth.pricing import RoutePrice
 from fastapi_tollbooth.routes import priced_routes, with_mounted
 from fastapi_tollbooth.settings import SECRETS
@@ -202,6 +203,17 @@ def caps(patient: Patient) -> Iterator[Finding]:
     yield from found or [ok("caps", "every pricing function has a max_price")]
 
 
+def amounts(patient: Patient) -> Iterator[Finding]:
+    """Every way to pay can take every declared price."""
+    rails = patient.tollbooth.rails
+    found = [
+        warning("amounts", f"{route.methods} {route.path}: {each}", MEND)
+        for route in patient.tollbooth.prices()
+        for each in left_out(route, rails)
+    ]
+    yield from found or [ok("amounts", "every way to pay can take every declared price")]
+
+
 # ── browsers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -239,6 +251,7 @@ CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     limits,
     fallbacks,
     caps,
+    amounts,
     cors,
 )
 

@@ -52,6 +52,10 @@ class PrepaidRail(L402Rail):
         """There is nothing to offer here: credit is sold at ``POST /tollbooth/credits``."""
         raise RailUnavailable("credit is sold elsewhere")
 
+    def takes(self, price: Money) -> bool:
+        """Nothing can be paid here that could not be paid elsewhere before."""
+        return False
+
     def offer(self, price: Money | None) -> dict[str, Any]:
         """Where credit is sold."""
         return {"intent": "credit", "method": self.name, "purchase": "/tollbooth/credits"}

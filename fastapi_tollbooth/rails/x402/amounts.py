@@ -4,6 +4,18 @@ from fastapi_tollbooth.errors import ConfigurationError, RailUnavailable
 from fastapi_tollbooth.money import MICRO_PER_USD, Asset, Money, Rate
 
 MAX_ATOMIC = 2**128 - 1
+MICRO_DECIMALS = 6
+"""What a price in bitcoin is exchanged to has as many."""
+
+
+def can_express(price: Money, decimals: int) -> bool:
+    """Whether a price can be asked for in a token: one in bitcoin, at whatever exchange rate."""
+    if price.asset is not Asset.USD:
+        return decimals >= MICRO_DECIMALS
+    try:
+        return atomic_amount(price, decimals, None) > 0
+    except ConfigurationError:
+        return False
 
 
 def atomic_amount(price: Money, decimals: int, rate: Rate | None) -> int:

@@ -21,7 +21,7 @@ from fastapi_tollbooth.money import MICRO_PER_USD, Asset, Money
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
 from fastapi_tollbooth.rails.credit import mint_credit
 from fastapi_tollbooth.rails.x402.accepted import Accepted, accepted
-from fastapi_tollbooth.rails.x402.amounts import atomic_amount
+from fastapi_tollbooth.rails.x402.amounts import atomic_amount, can_express
 from fastapi_tollbooth.rails.x402.bazaar import declaration
 from fastapi_tollbooth.rails.x402.challenge import Resource, payment_required
 from fastapi_tollbooth.rails.x402.facilitator import NoAnswer
@@ -90,6 +90,10 @@ class X402Rail:
         header, members = made
         expires_at = datetime.now(UTC) + timedelta(seconds=self._settings.x402.max_timeout)
         return Challenge((("PAYMENT-REQUIRED", header),), members, expires_at)
+
+    def takes(self, price: Money) -> bool:
+        """Whether any of the tokens can express a price."""
+        return any(can_express(price, place.network.token.decimals) for place in self._accepted)
 
     def _extensions(self, quote: Quote) -> dict[str, Any]:
         scope = quote.connection.scope
