@@ -1,13 +1,13 @@
 """What is sold to whom: from the price of a request, the caller's choice and the caller's account to an offer."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from starlette.requests import HTTPConnection
 
+from fastapi_tollbooth.bounded import Bounded
 from fastapi_tollbooth.bundles import BUNDLE_HEADER, Bundle, chosen
 from fastapi_tollbooth.errors import AmbiguousRequest, ConfigurationError, RailUnavailable
 from fastapi_tollbooth.money import Asset, Money, Rate
@@ -22,6 +22,7 @@ from fastapi_tollbooth.toll import Quote
 
 INVOICES_PATH = "/tollbooth/invoices"
 PRICE_HEADER = "X-L402-Price-Sats"
+WORDED_CHALLENGES = 1_000
 
 
 class Sales:
@@ -32,6 +33,7 @@ class Sales:
         self._offers = offers
         self._rates = rates
         self._caveats = caveats
+        self._worded: Bounded[tuple[bytes, Money, str, Rate | None], Challenge] = Bounded(WORDED_CHALLENGES)
 
     async def challenge(self, quote: Quote, presented: Verified | None, used: Sequence[bytes]) -> Challenge:
         """What a request that has not paid is offered.
@@ -59,16 +61,13 @@ class Sales:
             bought = bundles[bundle]
         order = Order(quote.client, bought.credit, bundle, account, owned)
         offer = await self._offers.offer(order, bought, rate, used)
-        members = _members(offer, _prefix(quote.connection))
-        if offer.order.credit.asset is quote.price.asset:
-            members["credential"]["requests"] = offer.order.credit.amount // quote.price.amount
-        if bundles:
-            members["bundles"] = [
-                {"pay": str(bundle.pay), "get": str(bundle.get), "amountSats": each.sats}
-                for bundle, each in bundles.items()
-            ]
-        header = f'L402 macaroon="{offer.macaroon}", invoice="{offer.invoice.bolt11}"'
-        return Challenge((("WWW-Authenticate", header),), members, offer.invoice.expires_at)
+        # The same offer at the same price is worded once, however many callers meet it.
+        key = (offer.invoice.payment_hash, quote.price, _prefix(quote.connection), rate if bundles else None)
+        challenge = self._worded.get(key)
+        if challenge is None:
+            challenge = _challenge(offer, quote.price, key[2], bundles)
+            self._worded.put(key, challenge)
+        return challenge
 
     async def invoice(
         self, connection: HTTPConnection, client: str, choice: str | None, presented: Verified | None
@@ -143,6 +142,19 @@ def _probed(one: Purchase) -> Challenge:
     return Challenge(((PRICE_HEADER, str(one.sats)),), {}, datetime.now(UTC))
 
 
+def _challenge(offer: Offer, price: Money, prefix: str, bundles: Mapping[Bundle, Purchase]) -> Challenge:
+    members = _members(offer, prefix)
+    if offer.order.credit.asset is price.asset:
+        members["credential"]["requests"] = offer.order.credit.amount // price.amount
+    if bundles:
+        members["bundles"] = [
+            {"pay": str(bundle.pay), "get": str(bundle.get), "amountSats": each.sats}
+            for bundle, each in bundles.items()
+        ]
+    header = f'L402 macaroon="{offer.macaroon}", invoice="{offer.invoice.bolt11}"'
+    return Challenge((("WWW-Authenticate", header),), members, offer.invoice.expires_at)
+
+
 def _members(offer: Offer, prefix: str) -> dict[str, Any]:
     payment_hash = offer.invoice.payment_hash.hex()
     return {
@@ -164,6 +176,5 @@ def _members(offer: Offer, prefix: str) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=4_096)
 def _timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
