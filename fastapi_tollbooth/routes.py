@@ -71,9 +71,20 @@ def template_of(scope: Scope) -> str:
     """The route's path template with every prefix, such as ``/v1/items/{id}``."""
     path = str(getattr(_context(scope), "path_format", None) or scope.get("path", ""))
     root = str(scope.get("root_path", ""))
-    mounted_at = root[len(str(scope.get("app_root_path", root))) :]
-    # A mount with parameters puts the caller's own text here.
-    return (mounted_at + path)[:MAX_TEMPLATE].encode("utf-8", "replace").decode()
+    mounted_at = _mount_template(root[len(str(scope.get("app_root_path", root))) :], scope)
+    # What is left of the caller's own text must be fit for any database.
+    return (mounted_at + path)[:MAX_TEMPLATE].replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def _mount_template(mounted_at: str, scope: Scope) -> str:
+    # Starlette keeps where a mount was found, not its template. Without that callers would name their routes, and each
+    # name had a free tier and a rate limit of its own.
+    values = list(scope.get("path_params", {}).items()) if mounted_at else []
+    segments = mounted_at.split("/")
+    for index, segment in enumerate(segments):
+        if values and segment == str(values[0][1]):
+            segments[index] = f"{{{values.pop(0)[0]}}}"
+    return "/".join(segments)
 
 
 def with_mounted(app: FastAPI, prefix: str = "") -> Iterator[tuple[str, FastAPI]]:

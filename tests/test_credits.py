@@ -90,6 +90,13 @@ def test_one_payment_buys_many_requests(counter: Counter) -> None:
     assert (counter.balances()["revenue:USD"], len(counter.stub.transfers)) == (50_000, 1)
 
 
+def test_credit_is_there_before_it_is_spent(counter: Counter) -> None:
+    spend = {"Authorization": counter.buy(counter.payment()).json()["authorization"]}
+    assert counter.client.get("/tollbooth/balance", headers=spend).json()["balance"] == "$0.05"
+    assert counter.client.get("/x", headers=spend).status_code == 200
+    assert counter.client.get("/tollbooth/balance", headers=spend).json()["balance"] == "$0.04"
+
+
 def test_a_payment_is_turned_into_credit_once(counter: Counter) -> None:
     payment = counter.payment()
     with ThreadPoolExecutor(8) as pool:

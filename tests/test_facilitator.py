@@ -81,6 +81,8 @@ async def test_what_cannot_be_read_is_no_answer(
         {"success": True, "transaction": "", "network": "eip155:84532"},
         {"success": True, "transaction": "0x1", "network": "eip155:1"},
         {"success": True, "network": "eip155:84532"},
+        {"success": True, "transaction": "0x1\0", "network": "eip155:84532"},
+        {"success": True, "transaction": "0x1\r\n", "network": "eip155:84532"},
         {"success": False, "errorReason": "settlement_pending", "transaction": "0x1"},
         {"success": False, "errorReason": "settle_exact_evm_transaction_confirmation_timed_out"},
         {"success": False, "errorReason": "invalid_exact_evm_nonce_already_used"},

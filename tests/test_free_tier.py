@@ -77,6 +77,23 @@ def rows(tmp_path: Path) -> list[tuple[Any, ...]]:
     return found
 
 
+def test_a_mount_with_parameters_has_one_free_tier_and_not_one_for_each_name(
+    tmp_path: Path, serve: Serve, runs: list[str]
+) -> None:
+    app, shops = FastAPI(), FastAPI()
+    tollbooth(tmp_path).install(app)
+    app.mount("/shops/{tenant}", shops)
+
+    @shops.get("/own", dependencies=[Depends(priced("$0.02", free_tier=FreeTier(requests=1)))])
+    async def own() -> str:
+        runs.append("own")
+        return "ok"
+
+    client = serve(app)
+    assert [client.get(f"/shops/{name}/own").status_code for name in "abcd"] == [200, 402, 402, 402]
+    assert runs == ["own"]
+
+
 def test_so_many_requests_a_day_are_free_and_the_next_must_be_paid(
     tmp_path: Path, serve: Serve, runs: list[str]
 ) -> None:

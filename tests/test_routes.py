@@ -52,6 +52,25 @@ def test_the_template_and_the_gate_of_a_request() -> None:
     assert {gate for _, gate in seen.values()} == {None}
 
 
+def test_callers_do_not_name_the_routes_of_a_mount_with_parameters() -> None:
+    seen: list[str] = []
+
+    async def look(request: Request) -> None:
+        seen.append(template_of(request.scope))
+
+    app, sub = FastAPI(), FastAPI()
+    app.mount("/shops/{tenant}/{shelf}", sub)
+    sub.get("/x/{y}", dependencies=[Depends(look)])(lambda y: None)
+    client = TestClient(app, root_path="/proxy")
+    for tenant in ("a", "b", "%ff", "a%00b", "{tenant}", "x"):
+        assert client.get(f"/proxy/shops/{tenant}/1/x/1").status_code == 200
+    assert set(seen) == {"/shops/{tenant}/{shelf}/x/{y}"}
+
+
+def test_a_template_is_text_that_every_database_takes() -> None:
+    assert template_of({"type": "http", "path": "/a\0b\ud800"}) == "/ab?"
+
+
 def test_a_request_that_matched_nothing_has_no_gate() -> None:
     assert gate_of({"type": "http", "path": "/"}) is None
     assert template_of({"type": "http", "path": "/raw"}) == "/raw"

@@ -191,7 +191,9 @@ class L402Rail:
             await check_owned(self._caveats, bounds.owned, connection)
 
     async def _ensure_credited(self, credential: L402Credential, verified: Verified) -> Verified:
-        if not await self._settlements.is_credited(verified.token.identifier.payment_hash):
+        if verified.token.identifier.kind is Kind.CREDIT:
+            await self._settlements.credit_of(verified.account)
+        elif not await self._settlements.is_credited(verified.token.identifier.payment_hash):
             outcome = (await self._ledger.apply(await self._funding(verified)))[-1]
             if isinstance(outcome, Refused):
                 raise _refusal(outcome, verified.token.identifier.credit)

@@ -9,7 +9,7 @@ Source: specs/x402-specification-v2.md §7 of the x402 repository.
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import httpx
 
@@ -156,13 +156,19 @@ def read_settlement(answer: Mapping[str, Any], network: Collection[str]) -> Sett
     reason = _reason(answer)
     transaction, where = answer.get("transaction"), answer.get("network")
     if answer.get("success") is True:
-        if isinstance(transaction, str) and 0 < len(transaction) <= 200 and (where is None or where in network):
+        if _is_name(transaction) and (where is None or where in network):
             return Settlement(Outcome.SETTLED, transaction)
         logger.error("a facilitator reports a settlement without a transaction on %s", ", ".join(network))
         return Settlement(Outcome.UNKNOWN)
     if answer.get("success") is not False or not reason or any(part in reason for part in _UNSURE):
         return Settlement(Outcome.UNKNOWN, reason=reason)
     return Settlement(Outcome.FAILED, reason=reason)
+
+
+def _is_name(transaction: Any) -> TypeGuard[str]:
+    if not isinstance(transaction, str) or not 0 < len(transaction) <= 200:
+        return False
+    return transaction.isascii() and transaction.isprintable()
 
 
 async def _bounded(answer: httpx.Response) -> bytes:
