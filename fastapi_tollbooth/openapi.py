@@ -1,6 +1,7 @@
 """What an application's OpenAPI document says of prices: the 402, the ways to pay, and ``x-payment-info``."""
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -93,7 +94,7 @@ def _decorate(schema: dict[str, Any], app: FastAPI, rails: Sequence[Rail[Any]]) 
 
 
 def _describe(operation: dict[str, Any], price: RoutePrice, rails: Sequence[Rail[Any]]) -> None:
-    costs = f"Costs {price}" + (f": {price.description}" if price.description else ".")
+    costs = f"Costs {_plain(price)}" + (f": {price.description}" if price.description else ".")
     operation["description"] = "\n\n".join(filter(None, [operation.get("description"), f"**{costs}**"]))
     operation["x-payment-info"] = {"offers": [offer for rail in rails if (offer := rail.offer(price.known))]}
     responses = operation.setdefault("responses", {})
@@ -135,10 +136,35 @@ def _response(price: RoutePrice, rails: Sequence[Rail[Any]]) -> dict[str, Any]:
     for rail in rails:
         headers |= _CHALLENGES.get(rail.name, {})
     return {
-        "description": f"Payment Required: this operation costs {price}.",
+        "description": f"Payment Required: this operation costs {_plain(price)}.",
         "headers": headers,
         "content": {
-            PROBLEM_JSON: {"schema": {"$ref": f"#/components/schemas/{SCHEMA_NAME}"}},
+            PROBLEM_JSON: {
+                "schema": {"$ref": f"#/components/schemas/{SCHEMA_NAME}"},
+                "example": _example(price, rails),
+            },
             "text/html": {"schema": {"type": "string"}},
         },
     }
+
+
+def _example(price: RoutePrice, rails: Sequence[Rail[Any]]) -> dict[str, Any]:
+    amount = price.known or next(price.amounts(), None) or price.max_price
+    costs = "what the offers ask" if amount is None else str(amount)
+    example: dict[str, Any] = {
+        "type": "about:blank",
+        "title": "Payment Required",
+        "status": 402,
+        "detail": f"This request costs {costs}. Pay one of the offers and send the credential that it buys.",
+        "reason": "payment_required",
+    }
+    if amount is not None:
+        example["price"] = str(amount)
+    if any(rail.name == "l402" for rail in rails):
+        example |= {"invoice": "lnbc...", "macaroon": "AgEJ...", "amountSats": 100}
+    return example
+
+
+def _plain(price: RoutePrice) -> str:
+    # Descriptions are Markdown, which would make emphasis of the stars of two patterns.
+    return re.sub(r"([\\*_`\[<])", r"\\\1", str(price))

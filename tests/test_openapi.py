@@ -45,6 +45,23 @@ def test_a_priced_operation_shows_its_price_the_402_and_how_to_pay(app: FastAPI)
     assert (scheme["type"], scheme["name"], scheme["x-l402-scheme"]) == ("apiKey", "Authorization", "L402")
 
 
+def test_patterns_are_not_emphasis_and_the_example_of_a_402_is_one(app: FastAPI) -> None:
+    rules = [{"where": {"body.model": f"{name}-*"}, "price": price} for name, price in (("a", "$1"), ("b_c", "$2"))]
+
+    @app.post("/chat", dependencies=[Depends(priced(match=rules, fallback="$2"))])
+    async def chat() -> None: ...
+
+    operation = schema(app)["paths"]["/chat"]["post"]
+    for text in (operation["description"], operation["responses"]["402"]["description"]):
+        assert r"$1.00 when body.model is a-\*; $2.00 when body.model is b\_c-\*" in text
+    example = operation["responses"]["402"]["content"]["application/problem+json"]["example"]
+    body = TestClient(app).post("/chat", json={"model": "a-1"}).json()
+    assert set(example) <= set(body)
+    assert {name: example[name] for name in ("status", "reason", "price", "detail")} == {
+        name: body[name] for name in ("status", "reason", "price", "detail")
+    }
+
+
 def test_an_unpriced_operation_shows_nothing(app: FastAPI) -> None:
     operation = schema(app)["paths"]["/free"]["get"]
     assert "402" not in operation["responses"]
