@@ -37,7 +37,7 @@ def running(app: str, *options: str, **settings: str) -> Iterator[str]:
         )
         base = f"http://127.0.0.1:{port}"
         try:
-            _wait_for(base)
+            wait_for(base)
             yield base
         finally:
             server.terminate()
@@ -47,7 +47,8 @@ def running(app: str, *options: str, **settings: str) -> Iterator[str]:
     assert "Traceback" not in printed, printed
 
 
-def _wait_for(base: str) -> None:
+def wait_for(base: str) -> None:
+    """Return when the service answers."""
     for _ in range(400):
         try:
             httpx.get(f"{base}/openapi.json")

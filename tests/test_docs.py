@@ -1,6 +1,7 @@
 """Every Python snippet of the README and the documentation runs."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import typer
 from fastapi_tollbooth import Reject, errors
 from fastapi_tollbooth.cli import main
 from fastapi_tollbooth.ledger.operations import Reason
+from tests.service import free_port, wait_for
 
 ROOT = Path(__file__).parent.parent
 SKILL = ROOT / "fastapi_tollbooth" / "skill" / "SKILL.md"
@@ -159,3 +161,28 @@ def test_the_skill_is_in_the_package_and_says_when_to_use_it() -> None:
     head = SKILL.read_text().split("---")[1]
     assert "name: fastapi-tollbooth" in head
     assert len(head.partition("description: ")[2]) < 1024
+
+
+def test_the_tutorial_is_paid_with_its_own_commands(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text()
+    (tmp_path / "shop.py").write_text(SNIPPET.findall(page)[0])
+    section = page.partition("## Be paid")[2]
+    commands = re.findall(r"^\$ (.+)$", section.partition("```console")[2].partition("```")[0], re.MULTILINE)
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {"PATH": programs, "HOME": str(tmp_path)}
+    port = free_port()
+    serve = [sys.executable, "-m", "uvicorn", "shop:app", "--port", str(port), "--log-level", "warning"]
+    server = subprocess.Popen(serve, cwd=tmp_path, env=environment)
+    try:
+        wait_for(f"http://127.0.0.1:{port}")
+        script = "\n".join(commands).replace("localhost:8000", f"127.0.0.1:{port}")
+        finished = subprocess.run(
+            ["bash", "-ec", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+    finally:
+        server.terminate()
+        server.wait(20)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith('{"sky":"blue"}')
+    assert "captured" in finished.stdout
+    assert "$0.01" in finished.stdout
