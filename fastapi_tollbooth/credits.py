@@ -34,11 +34,16 @@ _HELP = 'Say how much credit you want: {"amount": "$5"}.'
 
 
 def credit_routes(
-    settings: TollboothSettings, keys: Callable[[], KeyRing], rails: Sequence[Rail[Any]], caveats: OwnerCaveats
+    settings: TollboothSettings,
+    keys: Callable[[], KeyRing],
+    rails: Sequence[Rail[Any]],
+    caveats: OwnerCaveats,
+    of_payers: Callable[[Quote], Quote],
 ) -> list[Route]:
     """The route that sells credit, where there is a rail that brings stablecoins and one that spends credit.
 
-    A plain Starlette route, so that a price on the whole application does not cover it.
+    A plain Starlette route, so that a price on the whole application does not cover it. ``of_payers`` adds to a quote
+    what is asked about whoever pays.
     """
     by_name = {rail.name: rail for rail in rails}
     stablecoins = by_name.get("x402")
@@ -55,7 +60,7 @@ def credit_routes(
             if credential is None:
                 raise await payment_required([stablecoins], quote, NO_CREDENTIAL)
             try:
-                authorization = await stablecoins.authorize(credential, quote)
+                authorization = await stablecoins.authorize(credential, of_payers(quote))
             except CredentialRefused as refused:
                 raise await payment_required([stablecoins], quote, refused, stablecoins, credential) from refused
             visit_of(request).toll = toll_of(stablecoins, quote, authorization)

@@ -163,13 +163,13 @@ class Tollbooth(Hooks):
         app.exception_handlers.setdefault(Refusal, refusal_handler)
         app.router.lifespan_context = alive(app.router.lifespan_context, self._start, self._upkeep, self.close)
         client_of = partial(name_of, trusted=self.settings.trusted_proxies, resolver=self._client)
-        for rail in rails:
-            if isinstance(rail, L402Rail):
-                app.router.routes.extend(l402_routes(rail, client_of))
+        for rail in (rail for rail in rails if isinstance(rail, L402Rail)):
+            app.router.routes.extend(l402_routes(rail, client_of))
         if self._given_rails is None and self.dev_node is not None:
             app.router.routes.extend(dev_routes(self.dev_node))
         if can_sign(self.settings):
-            app.router.routes.extend(credit_routes(self.settings, lambda: self.keys, rails, self._caveats))
+            asked = self.admission.of_payers
+            app.router.routes += credit_routes(self.settings, lambda: self.keys, rails, self._caveats, asked)
         document(app, rails)
         self.apps.append(app)
         if self.observes:

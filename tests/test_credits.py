@@ -90,6 +90,15 @@ def test_one_payment_buys_many_requests(counter: Counter) -> None:
     assert (counter.balances()["revenue:USD"], len(counter.stub.transfers)) == (50_000, 1)
 
 
+def test_who_buys_credit_with_payments_that_do_not_settle_is_stopped(
+    stub: StubFacilitator, tmp_path: Path, serve: Serve
+) -> None:
+    counter = Counter(stub, tmp_path, serve)
+    stub.settle_answer = 200, {"success": False, "errorReason": "insufficient_funds"}
+    assert [counter.buy(counter.payment()).status_code for _ in range(6)] == [402] * 3 + [429] * 3
+    assert stub.count("/settle") == 3
+
+
 def test_credit_is_there_before_it_is_spent(counter: Counter) -> None:
     spend = {"Authorization": counter.buy(counter.payment()).json()["authorization"]}
     assert counter.client.get("/tollbooth/balance", headers=spend).json()["balance"] == "$0.05"
