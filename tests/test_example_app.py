@@ -52,6 +52,22 @@ def test_variables_win_over_the_example_s_own_settings(tmp_path: Path) -> None:
     assert top_up(TOLLBOOTH_TOP_UP="3") == "3 weather"
 
 
+def test_stablecoins_are_taken_as_soon_as_there_is_a_wallet(tmp_path: Path) -> None:
+    code = (
+        "from fastapi.testclient import TestClient; from example_app.main import app; "
+        "offer = TestClient(app).get('/weather/Lisbon'); "
+        "print(offer.status_code, 'macaroon' in offer.json(), offer.headers.get('payment-required') is not None)"
+    )
+
+    def offered(**variables: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+        return subprocess.check_output([sys.executable, "-c", code], env=environment, cwd=tmp_path, text=True).strip()
+
+    assert offered() == "402 True False"
+    wallet = {"TOLLBOOTH_X402__PAY_TO": "0x" + "12" * 20, "TOLLBOOTH_X402__NETWORKS": '["base-sepolia"]'}
+    assert offered(**wallet) == "402 True True"
+
+
 # ── in production ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
