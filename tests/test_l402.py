@@ -317,7 +317,7 @@ async def test_a_price_in_another_asset_is_exchanged_and_rounded_up(setup: Setup
     rail = L402Rail(setup.settings, RING, setup.ledger, setup.node, FixedRate(Rate.parse("97123.5")))
     authorization = await rail.authorize(credential(minted(*GOOD)), quote(Money.parse("100 msat")))
     assert authorization.amount == Money(98, Asset.USD)
-    assert isinstance(authorization.state, Authorized)
+    assert isinstance(authorization.state[0], Authorized)
 
 
 @pytest.mark.anyio

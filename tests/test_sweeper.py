@@ -1,19 +1,22 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
 from sqlalchemy import Connection, text
 
-from fastapi_tollbooth import Asset, Money, Tollbooth, TollboothSettings
+from fastapi_tollbooth import Asset, Money, Tollbooth, TollboothSettings, priced
 from fastapi_tollbooth.ledger import sweeper
 from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Resolved
 from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.sweeper import sweep
 from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.ledger.writer import Ledger
+from tests.wallet import buy
 
 KEY = "l402:aa"
 NOW, LATER = timedelta(0), timedelta(hours=1)
@@ -173,3 +176,25 @@ async def test_what_a_killed_process_held_is_given_back_when_the_service_starts_
 
     await asyncio.to_thread(start)
     assert await balances(ledger) == (100, 0)
+
+
+def test_an_answer_that_outlived_its_toll_is_withheld(
+    settings: TollboothSettings, serve: Callable[..., TestClient]
+) -> None:
+    booth = Tollbooth(settings.model_copy(update={"toll_deadline": 0.1, "top_up": 1}))
+    app = FastAPI()
+    booth.install(app)
+
+    @app.get("/slow", dependencies=[Depends(priced("21 sat"))])
+    async def slow(sweep: bool = True) -> str:
+        await asyncio.sleep(0.2)
+        if sweep:
+            await booth.recover()
+        return "late"
+
+    client = serve(app)
+    paid = buy(client, "/slow")
+    refused = client.get("/slow", headers=paid)
+    assert (refused.status_code, refused.json()["reason"]) == (503, "toll_expired")
+    assert client.get("/slow?sweep=false", headers=paid).text == '"late"'
+    assert client.get("/slow?sweep=false", headers=paid).status_code == 402

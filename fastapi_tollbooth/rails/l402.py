@@ -15,7 +15,17 @@ from starlette.requests import HTTPConnection
 from fastapi_tollbooth.bounded import Bounded
 from fastapi_tollbooth.errors import ConfigurationError, CredentialRefused, Forbidden, RailUnavailable, Unavailable
 from fastapi_tollbooth.keys import KeyRing
-from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Outcome, Reason, Refused, Void
+from fastapi_tollbooth.ledger.operations import (
+    Authorize,
+    Authorized,
+    Capture,
+    Fund,
+    Outcome,
+    Reason,
+    Refused,
+    Resolved,
+    Void,
+)
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.lightning import InvoiceState, LightningBackend
 from fastapi_tollbooth.lightning.dev import DevNode
@@ -35,6 +45,8 @@ from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.toll import Quote, Toll
 
 VERIFIED_CREDENTIALS = 10_000
+EARLY = 0.5
+"""The part of a toll's deadline in which nobody can have resolved it but its own request."""
 
 
 class L402Rail:
@@ -152,7 +164,8 @@ class L402Rail:
             self._remember(credential, replace(verified, credited=True, account_id=account_id))
         if not isinstance(outcome, Authorized):
             raise _refusal(outcome, amount)
-        return Authorization(str(outcome.toll), amount, outcome.balance, verified.account, outcome, bounds.shown)
+        state = (outcome, time.monotonic())
+        return Authorization(str(outcome.toll), amount, outcome.balance, verified.account, state, bounds.shown)
 
     async def credit(self, credential: L402Credential, connection: HTTPConnection) -> Credit:
         """The credit behind a credential, opened if this is the first proof of its payment.
@@ -226,18 +239,24 @@ class L402Rail:
         return Receipt((("X-Credit-Balance", str(toll.balance)),))
 
     async def capture(self, toll: Toll) -> Receipt:
-        """Post the charge in a later batch: the money is here already, so the response need not wait."""
-        authorized: Authorized = toll.authorization
+        """Post the charge in a later batch: the money is here already, so the response need not wait.
+
+        Unless it took so long that the sweeper may have given the money back: then it waits, and is withheld if so.
+        """
+        authorized, began = toll.authorization
         charge = toll.charge
         used = None if charge is toll.amount else charge.amount
-        self._ledger.apply_later(
-            Capture(authorized.account_id, authorized.toll, used, served=True, caps=authorized.caps)
-        )
+        is_late = not toll.metered and time.monotonic() - began > EARLY * self._settings.toll_deadline
+        capture = Capture(authorized.account_id, authorized.toll, used, served=not is_late, caps=authorized.caps)
+        if not is_late:
+            self._ledger.apply_later(capture)
+        elif (await self._ledger.apply(capture))[-1] != Resolved("post"):
+            raise Unavailable("toll_expired", "The request took too long, and nothing was charged. Send it again.")
         return Receipt((("X-Credit-Balance", str(toll.balance_after(charge))),))
 
     async def void(self, toll: Toll) -> None:
         """Give the credit back in a later batch."""
-        authorized: Authorized = toll.authorization
+        authorized, _ = toll.authorization
         self._ledger.apply_later(Void(authorized.account_id, authorized.toll, authorized.caps))
 
     async def reconcile(self) -> int:
