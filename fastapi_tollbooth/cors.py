@@ -24,6 +24,7 @@ READ = (
     "PAYMENT-REQUIRED",
     "PAYMENT-RESPONSE",
     "X-PAYMENT-RESPONSE",
+    "X-Credit-Authorization",
     "X-Credit-Balance",
     "X-Free-Remaining",
     "Retry-After",

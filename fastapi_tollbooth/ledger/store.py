@@ -182,7 +182,8 @@ class Store:
             self._connection.close()
             self._connection = None
         if not self._keeps_connection:
-            self._engine.dispose()
+            with self._queue_among_processes():
+                self._engine.dispose()
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
@@ -233,7 +234,9 @@ class Store:
     def _unchecked(self) -> Connection:
         if self.path is not None and self._lock_file is None:
             self._lock_file = self.path.with_name(self.path.name + ".lock").open("ab")
-        return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        # SQLite's own waiting does not cover a file that becomes one in WAL mode, or ceases to be open in any process.
+        with self._queue_among_processes():
+            return self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
     def _roll_back(self) -> None:
         connection = self._connection

@@ -21,6 +21,7 @@ from fastapi_tollbooth import ConfigurationError, Toll, Tollbooth, TollboothSett
 from fastapi_tollbooth.lightning import InvoiceState, InvoiceStatus, LightningUnavailable
 from fastapi_tollbooth.lightning.dev import DevNode
 from fastapi_tollbooth.rails.macaroon import narrow
+from fastapi_tollbooth.testing import run
 from tests.wallet import buy, pay
 
 
@@ -69,9 +70,8 @@ class Service:
 
     def credits(self) -> list[str]:
         """The payments that were credited."""
-        rows = self.booth.ledger._store.read(
-            lambda connection: connection.exec_driver_sql("SELECT spend_key FROM tollbooth_payment").all()
-        )
+        query = "SELECT spend_key FROM tollbooth_payment"
+        rows = run(self.booth.ledger.read(lambda connection: connection.exec_driver_sql(query).all()))
         return [row[0] for row in rows]
 
 
