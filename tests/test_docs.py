@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 
-from fastapi_tollbooth import Reject, errors
+from fastapi_tollbooth import Reject, cors, errors
 from fastapi_tollbooth.cli import main
 from fastapi_tollbooth.ledger.operations import Reason
 from tests.service import free_port, wait_for
@@ -121,6 +121,11 @@ def test_every_reason_has_an_anchor_with_its_cause_and_cure_and_no_other_has() -
     sections = dict(re.findall(r"^### `([a-z_]+)`\n\n(.+?)(?=\n##|\Z)", page, re.MULTILINE | re.DOTALL))
     assert set(sections) == raised_reasons()
     assert [reason for reason, text in sections.items() if len(text) < 30] == []
+
+
+def test_every_header_is_documented() -> None:
+    page = (ROOT / "docs" / "headers.md").read_text()
+    assert [name for name in (*cors.READ, *cors.SENT) if name not in page] == []
 
 
 def test_every_command_and_option_is_documented() -> None:

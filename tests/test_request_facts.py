@@ -601,7 +601,7 @@ def test_a_cheap_quote_does_not_buy_the_dear_variant() -> None:
 
 def test_openapi_says_the_prices_in_words_and_no_single_amount() -> None:
     operation = Shop(CLAUDE).client.get("/openapi.json").json()["paths"]["/x"]["post"]
-    assert "$0.005 when body.model is claude-haiku-*" in operation["description"]
+    assert r"$0.005 when body.model is claude-haiku-\*" in operation["description"]
     assert "otherwise $0.015" in operation["description"]
     assert operation["x-payment-info"]["offers"][0]["amount"] is None
     assert "parameters" not in operation
