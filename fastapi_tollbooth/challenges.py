@@ -37,7 +37,7 @@ def toll_of(rail: Rail[Any], quote: Quote, authorization: Authorization) -> Toll
     """The toll of a request whose credential was found good."""
     return Toll(
         id=authorization.toll_id,
-        price=quote.price,
+        price=authorization.price or quote.price,
         amount=authorization.amount,
         balance=authorization.balance,
         payer=authorization.payer,

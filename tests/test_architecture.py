@@ -41,7 +41,7 @@ ORDER = [
     {"rails.l402_credential", "rails.purchase", "rails.credit", "rails.owner_caveats"},
     {"rails.node_guard", "rails.caveats", "rails.invoice_token"},
     {"rails.x402.settling", "rails.x402.challenge", "rails.x402.resource", "rails.x402.bazaar"},
-    {"rails.x402.history", "rails.x402.order"},
+    {"rails.x402.history", "rails.x402.order", "rails.x402.quotes"},
     {"rails.x402.accepted"},
     {"rails.x402.cdp", "rails.x402.facilitator", "rails.x402.chain", "rails.x402.offers"},
     {"rails.x402.payments"},

@@ -25,7 +25,8 @@ class Challenge:
 class Authorization(NamedTuple):
     """Money that is promised to one toll. ``state`` is what the rail needs to settle it; no secrets.
 
-    ``caveats`` are conditions of the owner's own that the service put into the credential.
+    ``caveats`` are conditions of the owner's own that the service put into the credential. ``price`` is what the
+    request costs where an earlier quote holds; None is the price of the quote at hand.
     """
 
     toll_id: str
@@ -34,6 +35,7 @@ class Authorization(NamedTuple):
     payer: str
     state: Any = None
     caveats: Mapping[str, str] = MappingProxyType({})
+    price: Money | None = None
 
 
 class Receipt(NamedTuple):

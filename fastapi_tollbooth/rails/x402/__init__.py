@@ -13,6 +13,7 @@
     cdp.py           how Coinbase's facilitator wants to be spoken to
     chain.py         what the chain itself knows of a payment
     offers.py        what is asked for: the ``accepts`` of a quote               (pure)
+    quotes.py        quoted prices that hold: signed, and echoed by the payer     (pure)
     payments.py      what a payer signed, and whether it is what was asked for   (pure)
     svm.py           just enough of Solana for that                              (pure)
     wire.py          headers and envelopes of both versions                      (pure)

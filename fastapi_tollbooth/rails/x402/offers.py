@@ -16,13 +16,15 @@ SCHEME = "exact"
 class Offer:
     """One way to pay: ``asked`` for an amount, within ``max_timeout`` seconds.
 
-    ``fee_payer`` is the facilitator's account that pays Solana's fees; None on other chains.
+    ``fee_payer`` is the facilitator's account that pays Solana's fees; None on other chains. ``quote`` is our signature
+    of the price, which payers of version 2 send back.
     """
 
     asked: Asked
     max_timeout: int
     flow: Settle = "after"
     fee_payer: str | None = None
+    quote: str | None = None
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -48,7 +50,7 @@ class Offer:
             "asset": self.asked.network.token.address,
             "payTo": self.asked.pay_to,
             "maxTimeoutSeconds": self.max_timeout,
-            "extra": self.extra,
+            "extra": self.extra if self.quote is None else self.extra | {"quote": self.quote},
         }
 
     def v1(self, url: str, description: str) -> dict[str, Any]:

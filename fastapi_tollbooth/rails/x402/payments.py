@@ -117,10 +117,15 @@ def read_payment(payload: dict[str, Any], asked: Asked) -> Payment:
         raise malformed("the signed authorization is not of the kind that was asked for") from error
 
 
+def wrong_amount() -> CredentialRefused:
+    """What a caller is told whose payment is of another amount than what is asked for."""
+    return CredentialRefused("wrong_amount", "The payment is not the amount that this request costs.")
+
+
 def mismatch(payment: Payment, asked: Asked, now: float) -> CredentialRefused | None:
     """Why a payment that was not made yet cannot be taken now; None when it is what was asked for."""
     if payment.amount != asked.amount:
-        return CredentialRefused("wrong_amount", "The payment is not the amount that this request costs.")
+        return wrong_amount()
     if payment.valid_after > now:
         return CredentialRefused("payment_not_yet_valid", "The payment is not valid yet.")
     if payment.valid_before is not None and payment.valid_before < now + EXPIRY_MARGIN:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,7 +28,8 @@ from fastapi_tollbooth.rails.x402.challenge import Resource, payment_required
 from fastapi_tollbooth.rails.x402.facilitator import NoAnswer
 from fastapi_tollbooth.rails.x402.offers import SCHEME, Offer, chosen
 from fastapi_tollbooth.rails.x402.order import RAIL, Held, Order
-from fastapi_tollbooth.rails.x402.payments import Asked, mismatch, read_payment
+from fastapi_tollbooth.rails.x402.payments import Asked, mismatch, read_payment, wrong_amount
+from fastapi_tollbooth.rails.x402.quotes import Quoted, Quotes, Subject, expiry, subject_of
 from fastapi_tollbooth.rails.x402.resource import resource_url
 from fastapi_tollbooth.rails.x402.settling import Settler
 from fastapi_tollbooth.rails.x402.transport import KeepAliveTransport
@@ -56,10 +58,11 @@ class X402Rail:
     def __init__(
         self, settings: TollboothSettings, ledger: Ledger, rates: RateSource, keys: KeyRing | None = None
     ) -> None:
-        """``keys`` sign credentials for what metered requests leave; without them it stays on the books."""
+        """``keys`` sign quotes, and credentials for what metered requests leave; without them there are none."""
         self._settings = settings
         self._rates = rates
         self._keys = keys
+        self._quotes = None if keys is None else Quotes(keys)
         self._accepted = accepted(settings.x402, production=settings.environment == "production")
         self._settler = Settler(ledger, self._opened)
         self._challenges: Bounded[_Key, tuple[str, dict[str, Any]]] = Bounded(CHALLENGES)
@@ -75,14 +78,15 @@ class X402Rail:
     # ── the challenge ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def challenge(self, quote: Quote, presented: X402Credential | None) -> Challenge:
-        """What to sign, for both versions of the protocol. Asks nobody, and is the same until it is paid."""
-        url = resource_url(quote.connection.scope, self._settings.public_url, self._settings.trusted_proxies)
+        """What to sign, for both versions of the protocol. Asks nobody, and is the same for everybody."""
+        url = self._url(quote)
         rate = None if quote.price.asset is Asset.USD else self._rates.current()
         fee_payers = tuple(self._fee_payer(place) for place in self._accepted if not place.network.is_evm)
-        key = (url, quote.price, quote.terms.settle, quote.terms.description, rate, fee_payers)
+        quoted = Quoted(quote.price, expiry(time.time(), self._settings.x402.max_timeout))
+        key = (self._subject(quote), quoted, quote.terms.settle, quote.terms.description, rate, fee_payers)
         made = self._challenges.get(key)
         if made is None:
-            offers = [offer for _, offer in self._offers(quote)]
+            offers = [self._signed(offer, quoted, quote) for _, offer in self._offers(quote)]
             if not offers:
                 raise RailUnavailable("no network can take this price now")
             made = payment_required(Resource(url, quote.terms.description or ""), offers, self._extensions(quote))
@@ -125,6 +129,24 @@ class X402Rail:
             found.append((place, Offer(asked, self._settings.x402.max_timeout, flow, fee_payer)))
         return found
 
+    def _url(self, quote: Quote) -> str:
+        return resource_url(quote.connection.scope, self._settings.public_url, self._settings.trusted_proxies)
+
+    def _subject(self, quote: Quote) -> Subject:
+        return subject_of(self._settings.service, self._url(quote), quote)
+
+    def _signed(self, offer: Offer, quoted: Quoted, quote: Quote) -> Offer:
+        # What buys credit is as dear as its payer says.
+        if self._quotes is None or quote.terms.buys_credit:
+            return offer
+        return replace(offer, quote=self._quotes.sign(quoted, self._subject(quote), offer.asked))
+
+    def _quoted(self, envelope: Envelope, paid: Asked, quote: Quote) -> Quoted | None:
+        """What we have asked for this request at some time, if a payment of this amount says so and it is true."""
+        if self._quotes is None or envelope.quote is None:
+            return None
+        return self._quotes.read(envelope.quote, self._subject(quote), paid)
+
     # ── the credential ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def authorize(self, credential: X402Credential, quote: Quote) -> Authorization:
@@ -135,18 +157,24 @@ class X402Rail:
         place = next(place for place, each in offers if each is offer)
         payment = read_payment(envelope.payload, offer.asked)
         asked = _as_signed(offer.asked, payment.amount) if quote.price.asset is not Asset.USD else offer.asked
+        paid = asked._replace(amount=payment.amount)
+        quoted = self._quoted(envelope, paid, quote)
+        holds = None if asked == paid else quoted
+        asked = asked if holds is None else paid
+        taken = replace(offer, asked=asked, quote=None if quoted is None else envelope.quote)
         order = Order(
             accepted=place,
             payment=payment,
             value=_money(asked, payment.amount),
             price=_money(asked, asked.amount),
             route=quote.route,
-            body=self._question(envelope, Offer(asked, offer.max_timeout, offer.flow, offer.fee_payer), quote),
+            body=self._question(envelope, taken, quote),
             buys_credit=quote.terms.buys_credit,
         )
-        refusal = mismatch(payment, asked, time.time()) or await self._settler.verify(order)
+        late = holds is not None and holds.expires_at < time.time()
+        refusal = wrong_amount() if late else mismatch(payment, asked, time.time()) or await self._settler.verify(order)
         # Of a payment that was made, or may have been, the ledger knows more than whoever refuses it now.
-        if refusal is not None and await self._settler.known(payment.spend_key) is None:
+        if refusal is not None and not await self._came_in_time(payment.spend_key, holds):
             raise refusal
         payer = f"{place.network.id}:{payment.payer}"
         if quote.admit is not None:
@@ -154,12 +182,16 @@ class X402Rail:
         held = await self._settler.hold(order)
         if offer.flow == "before" and not held.settled:
             held = await self._settler.settle_first(held)
-        return Authorization(str(held.toll), order.price, None, payer, (envelope.version, held))
+        price = None if holds is None else holds.price
+        return Authorization(str(held.toll), order.price, None, payer, (envelope.version, held), price=price)
+
+    async def _came_in_time(self, spend_key: str, quoted: Quoted | None) -> bool:
+        known = await self._settler.known(spend_key)
+        return known is not None and (quoted is None or known.updated_at.timestamp() <= quoted.expires_at)
 
     def _question(self, envelope: Envelope, offer: Offer, quote: Quote) -> dict[str, Any]:
         if envelope.version == 1:
-            url = resource_url(quote.connection.scope, self._settings.public_url, self._settings.trusted_proxies)
-            requirements = offer.v1(url, quote.terms.description or "")
+            requirements = offer.v1(self._url(quote), quote.terms.description or "")
         else:
             requirements = offer.v2()
         return {

@@ -75,7 +75,7 @@ class X402Credential:
 class Envelope:
     """A payment as it was sent: ``raw`` is what the facilitator is given, word for word.
 
-    ``asset`` and ``method`` are the payer's own words of which offer they chose; None where they do not say.
+    ``asset`` and ``quote`` are the payer's own words of which offer they chose; None where they do not say.
     """
 
     version: Literal[1, 2]
@@ -85,6 +85,7 @@ class Envelope:
     raw: dict[str, Any] = field(repr=False)
     asset: str | None = None
     extensions: dict[str, Any] | None = None
+    quote: Any = field(default=None, repr=False)
 
 
 def find(headers: RawHeaders) -> X402Credential | None:
@@ -112,7 +113,8 @@ def parse(credential: X402Credential) -> Envelope:
     except (ValidationError, RecursionError) as error:
         raise malformed("it is not a payment payload of version 1 or 2") from error
     accepted = v2.accepted
-    return Envelope(2, accepted.scheme, accepted.network, v2.payload, document, accepted.asset, v2.extensions)
+    quote = (accepted.extra or {}).get("quote")
+    return Envelope(2, accepted.scheme, accepted.network, v2.payload, document, accepted.asset, v2.extensions, quote)
 
 
 def encode(document: Any) -> str:
