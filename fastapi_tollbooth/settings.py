@@ -27,6 +27,7 @@ from fastapi_tollbooth.terms import RateLimit
 
 PREFIX = "TOLLBOOTH_"
 MIN_SECRET_LENGTH = 32
+NO_CAP = 1_000_000
 SECRETS = Path("/run/secrets")
 """Where Docker and Podman put secrets: one file for each variable, named like it."""
 
@@ -246,10 +247,12 @@ class TollboothSettings(BaseSettings):
     """Days after the last payment that credit ends; by default it does not."""
 
     invoices_per_client: int = Field(default=20, ge=1)
-    """Invoices that one caller may cause in a minute, per process; more get 429."""
+    """Invoices that one caller may cause in a minute, per process; more get 429. The development node makes as many as
+    it is asked for, unless this is set."""
 
     invoices_per_minute: int = Field(default=600, ge=1)
-    """Invoices that all callers together may cause in a minute, per process; more get 429."""
+    """Invoices that all callers together may cause in a minute, per process; more get 429. The development node makes
+    as many as it is asked for, unless this is set."""
 
     settlement_wait: float = Field(default=3.0, ge=0, le=30)
     """Seconds that a request waits for the node to confirm a payment that the caller has proof of."""
@@ -288,6 +291,9 @@ class TollboothSettings(BaseSettings):
         # Test suites and load generators are one client that meets many a 402.
         if self.environment == "development" and "unpaid_rate_limit" not in self.model_fields_set:
             self.unpaid_rate_limit = None
+        if self.lightning_backend == "dev":
+            for cap in {"invoices_per_client", "invoices_per_minute"} - self.model_fields_set:
+                setattr(self, cap, NO_CAP)
         return self
 
     def key_ring(self) -> tuple[bytes, ...]:

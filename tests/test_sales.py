@@ -314,7 +314,7 @@ def test_a_hundredth_of_a_cent_is_a_valid_invoice_at_any_rate(tmp_path: Path, se
 async def test_3000_unpaid_requests_of_one_client_make_a_handful_of_invoices(
     tmp_path: Path, invoices: list[int]
 ) -> None:
-    booth = made(tmp_path, unpaid_rate_limit="off")  # what is to hold must hold by itself
+    booth = made(tmp_path, unpaid_rate_limit="off", invoices_per_client=20)  # what is to hold must hold by itself
     app = shop(booth)
 
     def client(address: str) -> httpx.AsyncClient:

@@ -81,3 +81,15 @@ def test_a_bad_secret_is_not_echoed(monkeypatch: pytest.MonkeyPatch) -> None:
         TollboothSettings(_env_file=None)
     assert "hunter2" not in str(error.value)
     assert "nonsense" in str(error.value) or "top_up" in str(error.value)
+
+
+def test_developers_meet_no_limit_that_they_did_not_set() -> None:
+    free = TollboothSettings(_env_file=None)
+    assert (free.unpaid_rate_limit, free.invoices_per_client >= 1_000) == (None, True)
+    own = TollboothSettings(_env_file=None, unpaid_rate_limit="5/minute", invoices_per_client=3)
+    assert (str(own.unpaid_rate_limit), own.invoices_per_client) == ("5/minute", 3)
+    node = TollboothSettings(_env_file=None, lightning={"backend": "phoenixd", "url": "http://127.0.0.1:9740"})
+    assert (node.invoices_per_client, node.invoices_per_minute) == (20, 600)
+    production = TollboothSettings(_env_file=None, environment="production")
+    assert str(production.unpaid_rate_limit) == "300/minute"
+    assert production.invoices_per_client == 20
