@@ -7,10 +7,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select
 
 from fastapi_tollbooth.doctor import Finding, Patient, ok, problem
 from fastapi_tollbooth.errors import ConfigurationError, RailUnavailable, Refusal
+from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.rails import Rail
 from fastapi_tollbooth.toll import Quote
@@ -20,7 +21,7 @@ MOST_HEADER_BYTES = 8_192
 MOST_SKEW = 30.0
 
 _PRICE = Money.parse("$0.01")
-_NEWEST = text("SELECT max(created_at) FROM tollbooth_transfer")
+_transfer = metadata.tables["tollbooth_transfer"]
 
 
 async def ask(patient: Patient) -> AsyncIterator[Finding]:
@@ -125,11 +126,7 @@ async def _offer(rail: Rail[Any]) -> int:
 
 
 def _newest(connection: Connection) -> datetime | None:
-    found = connection.execute(_NEWEST).scalar()
-    if found is None:
-        return None
-    moment = datetime.fromisoformat(found) if isinstance(found, str) else found
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return connection.execute(select(func.max(_transfer.c.created_at))).scalar()
 
 
 def _texts(value: Any) -> Iterator[str]:

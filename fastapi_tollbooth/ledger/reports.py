@@ -4,7 +4,7 @@ Every function takes a connection, so that a report is of one consistent snapsho
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, or_, select
@@ -134,11 +134,10 @@ def statement(connection: Connection, account: str | None = None, period: Period
     for row in _in_chunks(connection, movements):
         id_, at, payer_id, name, kind, route, toll, asset, amount = tuple(row)
         held[payer_id] = held.get(payer_id, 0) + amount
-        moment = _aware(at)
-        if period.until is not None and moment >= period.until:
+        if period.until is not None and at >= period.until:
             return
-        if period.since is None or moment >= period.since:
-            yield Entry(id_, moment, name, kind, route, toll, Asset(asset), amount, held[payer_id])
+        if period.since is None or at >= period.since:
+            yield Entry(id_, at, name, kind, route, toll, Asset(asset), amount, held[payer_id])
 
 
 def tolls(
@@ -175,7 +174,7 @@ def tolls(
         phase = {"open": None, "captured": "post", "voided": "void"}[state]
         query = query.where(_charge.c.phase == phase if phase else _charge.c.phase.is_(None))
     return [
-        TollEntry(id_, _aware(at), key, on, _state(phase), Money(held, Asset(asset)), Money(cost_, Asset(asset)))
+        TollEntry(id_, at, key, on, _state(phase), Money(held, Asset(asset)), Money(cost_, Asset(asset)))
         for id_, at, key, on, phase, asset, held, cost_ in connection.execute(query)
     ]
 
@@ -203,7 +202,7 @@ def payments(
     return [
         PaymentEntry(
             row.spend_key,
-            _aware(row.created_at),
+            row.created_at,
             row.rail,
             PaymentState(row.state),
             row.key,
@@ -252,15 +251,10 @@ def _within(moment: ColumnElement[Any], period: Period) -> list[ColumnElement[bo
 
 def _balance(row: Row[Any]) -> Balance:
     asset = Asset(row.asset)
-    expires_at = None if row.expires_at is None else _aware(row.expires_at)
     # The service's own books may be below zero, which is not an amount of money.
     available = Money(max(0, row.posted - row.pending), asset)
-    return Balance(row.key, available, Money(row.pending, asset), bool(row.revoked), expires_at)
+    return Balance(row.key, available, Money(row.pending, asset), bool(row.revoked), row.expires_at)
 
 
 def _state(phase: str | None) -> TollState:
     return "open" if phase is None else "captured" if phase == "post" else "voided"
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -96,7 +96,7 @@ def _last_before(connection: Connection, after: int, moment: datetime) -> int:
         middle = (low + high + 1) // 2
         row = select(_transfer.c.id, _transfer.c.created_at).where(_transfer.c.id >= middle)
         id_, created_at = connection.execute(row.order_by(_transfer.c.id).limit(1)).one()
-        if created_at.replace(tzinfo=created_at.tzinfo or UTC) < moment:
+        if created_at < moment:
             low = id_
         else:
             high = middle - 1

@@ -1,6 +1,6 @@
 """The ledger's tables, on a registry of their own so that a host application's metadata never sees them."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import (
     BigInteger,
@@ -14,7 +14,9 @@ from sqlalchemy import (
     Sequence,
     text,
 )
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import registry
+from sqlalchemy.types import TypeDecorator
 from sqlmodel import AutoString, Field, SQLModel
 
 metadata = MetaData(
@@ -31,6 +33,23 @@ ID_BLOCK = 10_000
 """How many ids a batch takes at once on PostgreSQL. SQLite, with one writer at a time, counts on from the last."""
 
 ids = Sequence("tollbooth_id", metadata=metadata, increment=ID_BLOCK)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time, in UTC on both sides. SQLite keeps no time zone, and PostgreSQL answers in that of the session."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """What the database is given."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """What the database holds."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class TollboothTable(SQLModel, registry=registry(metadata=metadata)):
@@ -60,8 +79,8 @@ class AccountRow(TollboothTable, table=True):
     posted: int = Field(default=0, sa_type=BigInteger)
     pending: int = Field(default=0, sa_type=BigInteger)
     revoked: bool = Field(default=False)
-    expires_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=True))
-    created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    expires_at: datetime | None = Field(default=None, sa_column=Column(Moment(), nullable=True))
+    created_at: datetime = Field(sa_column=Column(Moment(), nullable=False))
 
 
 class TransferRow(TollboothTable, table=True):
@@ -100,7 +119,7 @@ class TransferRow(TollboothTable, table=True):
     phase: str = Field(sa_type=AutoString)
     toll_id: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
     route: str | None = Field(default=None, sa_type=AutoString)
-    created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    created_at: datetime = Field(sa_column=Column(Moment(), nullable=False))
 
 
 class PaymentRow(TollboothTable, table=True):
@@ -129,9 +148,9 @@ class PaymentRow(TollboothTable, table=True):
     reference: str | None = Field(default=None, sa_type=AutoString)
     rate: str | None = Field(default=None, sa_type=AutoString)
     toll_id: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
-    expires_at: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=True))
-    created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
-    updated_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    expires_at: datetime | None = Field(default=None, sa_column=Column(Moment(), nullable=True))
+    created_at: datetime = Field(sa_column=Column(Moment(), nullable=False))
+    updated_at: datetime = Field(sa_column=Column(Moment(), nullable=False))
 
 
 class CheckpointRow(TollboothTable, table=True):
@@ -142,7 +161,7 @@ class CheckpointRow(TollboothTable, table=True):
     account_id: int = Field(sa_column=Column(BigInteger, ForeignKey("tollbooth_account.id"), primary_key=True))
     up_to: int = Field(sa_type=BigInteger)
     posted: int = Field(sa_type=BigInteger)
-    created_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    created_at: datetime = Field(sa_column=Column(Moment(), nullable=False))
 
 
 class CapRow(TollboothTable, table=True):
@@ -153,7 +172,7 @@ class CapRow(TollboothTable, table=True):
 
     key: str = Field(sa_type=AutoString, primary_key=True)
     used: int = Field(sa_type=BigInteger)
-    updated_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    updated_at: datetime = Field(sa_column=Column(Moment(), nullable=False))
 
 
 class SweepRow(TollboothTable, table=True):
@@ -164,7 +183,7 @@ class SweepRow(TollboothTable, table=True):
     name: str = Field(sa_type=AutoString, primary_key=True)
     looked_up_to: int = Field(sa_type=BigInteger)
     owner: str | None = Field(default=None, sa_type=AutoString)
-    leased_until: datetime | None = Field(default=None, sa_column=Column(DateTime(timezone=True), nullable=True))
+    leased_until: datetime | None = Field(default=None, sa_column=Column(Moment(), nullable=True))
 
 
 class FreeUseRow(TollboothTable, table=True):
@@ -186,4 +205,4 @@ class DevInvoiceRow(TollboothTable, table=True):
 
     payment_hash: str = Field(sa_type=AutoString, primary_key=True)
     amount_msat: int = Field(sa_type=BigInteger)
-    paid_at: datetime = Field(sa_column=Column(DateTime(timezone=True), nullable=False))
+    paid_at: datetime = Field(sa_column=Column(Moment(), nullable=False))

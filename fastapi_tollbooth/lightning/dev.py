@@ -132,7 +132,7 @@ class DevNode:
             if mark is not None:
                 self._unpaid.put(payment_hash, mark)
             return InvoiceStatus(InvoiceState.PENDING)
-        return InvoiceStatus(InvoiceState.SETTLED, row.amount_msat, row.paid_at.replace(tzinfo=UTC))
+        return InvoiceStatus(InvoiceState.SETTLED, row.amount_msat, row.paid_at)
 
     async def pay(self, invoice: str) -> PaidInvoice:
         """Pay one of this node's own invoices, as a wallet would, once.

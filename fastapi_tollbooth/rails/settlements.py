@@ -110,7 +110,7 @@ class Settlements:
         asset, available, revoked, expires_at = row
         if revoked:
             raise Forbidden("credential_revoked", "This credential was revoked by the service.")
-        return Credit(Money(available, Asset(asset)), None if expires_at is None else expires_at.replace(tzinfo=UTC))
+        return Credit(Money(available, Asset(asset)), expires_at)
 
     def fund(self, identifier: Identifier, account: str, status: InvoiceStatus) -> Fund:
         """The ledger's operation that credits a settled payment, once and for all."""

@@ -83,15 +83,4 @@ def wanted(spend_key: str, known: Known, accepted: Mapping[str, Accepted]) -> tu
 
 def _known(row: Sequence[Any]) -> Known:
     state, toll, amount, asset, reference, expires_at, updated_at = row
-    return Known(
-        PaymentState(state),
-        toll,
-        Money(amount, Asset(asset)),
-        reference,
-        _aware(expires_at),
-        _aware(updated_at) or datetime.min.replace(tzinfo=UTC),
-    )
-
-
-def _aware(moment: object) -> datetime | None:
-    return moment.replace(tzinfo=moment.tzinfo or UTC) if isinstance(moment, datetime) else None
+    return Known(PaymentState(state), toll, Money(amount, Asset(asset)), reference, expires_at, updated_at)
