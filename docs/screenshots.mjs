@@ -2,8 +2,8 @@
 //
 //   uvicorn example_app.main:app --port 8000 &
 //   mkdocs build && python -m http.server --directory site 8001 &
-//   npm install --prefix /tmp/browser puppeteer-core @sparticuz/chromium swagger-ui-dist
-//   node docs/screenshots.mjs /tmp/browser http://127.0.0.1:8000 http://127.0.0.1:8001 docs/images
+//   npm install --prefix ./browser puppeteer-core @sparticuz/chromium swagger-ui-dist
+//   node docs/screenshots.mjs ./browser http://127.0.0.1:8000 http://127.0.0.1:8001 docs/images
 
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";

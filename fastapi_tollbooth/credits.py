@@ -17,8 +17,8 @@ from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, toll_o
 from fastapi_tollbooth.errors import AmbiguousRequest, ConfigurationError, CredentialRefused, Refusal
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.money import Asset, Money
-from fastapi_tollbooth.own_routes import OwnRoute
-from fastapi_tollbooth.rails import Rail
+from fastapi_tollbooth.own_routes import NO_STORE, OwnRoute, body_of
+from fastapi_tollbooth.rails import Rail, as_text
 from fastapi_tollbooth.rails.credit import mint_credit
 from fastapi_tollbooth.rails.owner_caveats import OwnerCaveats, minted_for
 from fastapi_tollbooth.rails.x402.rail import X402Rail, account_of
@@ -68,7 +68,7 @@ def credit_routes(
             return refusal_response(request, refusal)
         # The answer leaves when the money has come: our layer around the request settles first.
         owned = dict(await minted_for(caveats, request)) if caveats else {}
-        return JSONResponse(_credential(settings, keys(), account_of(authorization), amount, owned), headers=_NO_STORE)
+        return JSONResponse(_credential(settings, keys(), account_of(authorization), amount, owned), headers=NO_STORE)
 
     return [OwnRoute(PATH, sell, methods=["POST"], include_in_schema=False)]
 
@@ -84,16 +84,14 @@ def _credential(
         "macaroon": minted.macaroon,
         "preimage": minted.preimage,
         "credit": str(amount),
-        "validUntil": valid_until.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "validUntil": as_text(valid_until),
     }
 
 
 async def _amount(request: Request) -> Money:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise AmbiguousRequest("invalid_amount", _HELP)
+    body = await body_of(request, MAX_BODY)
+    if body is None:
+        raise AmbiguousRequest("invalid_amount", _HELP)
     try:
         amount = Money.parse(json.loads(body)["amount"])
     except (ValueError, KeyError, TypeError, RecursionError, ConfigurationError):
@@ -101,6 +99,3 @@ async def _amount(request: Request) -> Money:
     if amount.is_zero or amount.asset is not Asset.USD:
         raise AmbiguousRequest("invalid_amount", _HELP)
     return amount
-
-
-_NO_STORE = {"Cache-Control": "no-store"}

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
 from typing import Any
@@ -276,14 +276,7 @@ class Tollbooth(Hooks):
 
     async def hold(self, toll: Toll) -> Receipt:
         """Make sure of the money of a metered toll before its response starts; raises as `capture` does."""
-        taken_by = self._takers.get(toll.rail)
-        if taken_by is None or not toll.is_open:
-            return Receipt()
-        try:
-            return await taker.hold(taken_by, toll)
-        except PaymentRequired:
-            self.admission.settlement_failed(toll.payer)
-            raise
+        return await self._settle(taker.hold, toll)
 
     async def capture(self, toll: Toll) -> Receipt:
         """Earn the money of a toll whose request succeeded. Doing it again changes nothing.
@@ -292,17 +285,21 @@ class Tollbooth(Hooks):
             PaymentRequired: the money did not come; the toll is void and the response must be withheld.
             Unavailable: whether it came is unknown; the toll stays open and the response must be withheld.
         """
+        was_open = toll.is_open
+        receipt = await self._settle(taker.capture, toll)
+        if was_open and toll.payer:
+            self.settled(toll)
+        return receipt
+
+    async def _settle(self, how: Callable[[Settles, Toll], Awaitable[Receipt]], toll: Toll) -> Receipt:
         taken_by = self._takers.get(toll.rail)
         if taken_by is None or not toll.is_open:
             return Receipt()
         try:
-            receipt = await taker.capture(taken_by, toll)
+            return await how(taken_by, toll)
         except PaymentRequired:
             self.admission.settlement_failed(toll.payer)
             raise
-        if toll.payer:
-            self.settled(toll)
-        return receipt
 
     async def void(self, toll: Toll) -> None:
         """Give the money of a toll back: its request did not succeed. Doing it again changes nothing."""

@@ -3,7 +3,7 @@ from fastapi.testclient import TestClient
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from fastapi_tollbooth.own_routes import OwnRoute
+from fastapi_tollbooth.own_routes import OwnRoute, body_of
 
 
 def test_an_own_route_serves_its_path_and_no_other() -> None:
@@ -24,3 +24,19 @@ def test_an_own_route_serves_its_path_and_no_other() -> None:
     assert client.post("/own").status_code == 405
     assert client.get("/owned").status_code == 404
     assert TestClient(app, root_path="/api").get("/own/x").text == "x"
+
+
+def test_a_body_is_read_up_to_a_limit_and_not_beyond() -> None:
+    read: list[int] = []
+
+    async def counted(request: Request) -> PlainTextResponse:
+        body = await body_of(request, most=10)
+        read.append(-1 if body is None else len(body))
+        return PlainTextResponse("" if body is None else body)
+
+    app = FastAPI()
+    app.router.routes.append(OwnRoute("/own", counted, methods=["POST"]))
+    client = TestClient(app)
+    assert client.post("/own", content=b"0123456789").text == "0123456789"
+    client.post("/own", content=(part for part in (b"01234", b"56789", b"a")))
+    assert read == [10, -1]

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from fastapi_tollbooth.errors import Unavailable
 from fastapi_tollbooth.lightning.dev import CannotPay, DevNode
-from fastapi_tollbooth.own_routes import OwnRoute
+from fastapi_tollbooth.own_routes import NO_STORE, OwnRoute, body_of
 from fastapi_tollbooth.responses import refusal_response
 
 MAX_BODY = 16_384
@@ -20,11 +20,9 @@ def dev_routes(node: DevNode) -> list[Route]:
 
     async def pay(request: Request) -> Response:
         """Pay an invoice: ``{"invoice": "lnbcrt..."}`` gives ``{"payment_hash": "...", "preimage": "..."}``."""
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                return _refuse("the body is too large", 413)
+        body = await body_of(request, MAX_BODY)
+        if body is None:
+            return _refuse("the body is too large", 413)
         try:
             invoice = json.loads(body)["invoice"]
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -37,13 +35,10 @@ def dev_routes(node: DevNode) -> list[Route]:
             return _refuse(str(error), 400)
         except Unavailable as refusal:
             return refusal_response(request, refusal)
-        return JSONResponse({"payment_hash": paid.payment_hash, "preimage": paid.preimage}, headers=_NO_STORE)
+        return JSONResponse({"payment_hash": paid.payment_hash, "preimage": paid.preimage}, headers=NO_STORE)
 
     return [OwnRoute(PAY_PATH, pay, methods=["POST"], include_in_schema=False)]
 
 
-_NO_STORE = {"Cache-Control": "no-store"}
-
-
 def _refuse(detail: str, status: int) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, headers=_NO_STORE)
+    return JSONResponse({"detail": detail}, status, headers=NO_STORE)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -124,3 +124,8 @@ class Rail(Settles, Protocol[CredentialT]):
     def offer(self, price: Money | None) -> dict[str, Any]:
         """The rail's entry in a route's ``x-payment-info``; ``price`` is None when it depends on the request."""
         ...
+
+
+def as_text(moment: datetime) -> str:
+    """A moment as the bodies of challenges write it (RFC 3339, in UTC, to the second)."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -19,7 +19,7 @@ from fastapi_tollbooth.errors import (
     Unauthorized,
     Unavailable,
 )
-from fastapi_tollbooth.own_routes import OwnRoute
+from fastapi_tollbooth.own_routes import NO_STORE, OwnRoute, body_of
 from fastapi_tollbooth.rails.l402 import L402Rail
 from fastapi_tollbooth.rails.l402_credential import L402Credential
 from fastapi_tollbooth.rails.sales import INVOICES_PATH
@@ -29,7 +29,6 @@ T = TypeVar("T")
 
 MAX_BODY = 16_384
 BALANCE_PATH = "/tollbooth/balance"
-_NO_STORE = {"Cache-Control": "no-store"}
 
 ClientOf = Callable[[HTTPConnection], Awaitable[str]]
 Answer = Callable[[Request], Awaitable[dict[str, Any]]]
@@ -81,7 +80,7 @@ def l402_routes(rail: L402Rail, client_of: ClientOf) -> list[Route]:
 def _answered(answer: Answer, status: int) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         try:
-            return JSONResponse(await answer(request), status, headers=_NO_STORE)
+            return JSONResponse(await answer(request), status, headers=NO_STORE)
         except Refusal as refusal:
             return refusal_response(request, refusal)
 
@@ -97,11 +96,9 @@ async def _or_unauthorized(answer: Awaitable[T]) -> T:
 
 
 async def _bundle_of(request: Request) -> str | None:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise AmbiguousRequest("unreadable_body", "The body is too large.")
+    body = await body_of(request, MAX_BODY)
+    if body is None:
+        raise AmbiguousRequest("unreadable_body", "The body is too large.")
     try:
         asked = json.loads(body) if body.strip() else {}
     except (ValueError, RecursionError):

@@ -11,7 +11,7 @@ from fastapi_tollbooth.bounded import Bounded
 from fastapi_tollbooth.bundles import BUNDLE_HEADER, Bundle, chosen
 from fastapi_tollbooth.errors import AmbiguousRequest, ConfigurationError, RailUnavailable
 from fastapi_tollbooth.money import Asset, Money, Rate
-from fastapi_tollbooth.rails import Challenge
+from fastapi_tollbooth.rails import Challenge, as_text
 from fastapi_tollbooth.rails.invoice_offers import Offer, Offers, Order
 from fastapi_tollbooth.rails.l402_credential import Verified
 from fastapi_tollbooth.rails.owner_caveats import OwnerCaveats, minted_for
@@ -163,18 +163,14 @@ def _members(offer: Offer, prefix: str) -> dict[str, Any]:
         "paymentHash": payment_hash,
         "amountSats": offer.sats,
         "priceSats": offer.sats,
-        "expiresAt": _timestamp(offer.invoice.expires_at),
+        "expiresAt": as_text(offer.invoice.expires_at),
         "statusUrl": f"{prefix}{INVOICES_PATH}/{payment_hash}?token={offer.status_token}",
         "credential": {
             "scheme": "L402",
             "reusable": True,
             "credit": str(offer.order.credit),
             "topsUp": offer.order.account is not None,
-            "validUntil": _timestamp(offer.valid_until),
+            "validUntil": as_text(offer.valid_until),
             "usage": "Send it with every request until the credit is spent; each request costs its own price.",
         },
     }
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
