@@ -67,7 +67,7 @@ ORDER = [
     {"ledger.writer"},
     {"ledger.store", "ledger.pressure"},
     {"ledger.sqlite", "ledger.postgres"},
-    {"ledger.schema"},
+    {"ledger.schema", "ledger.rows"},
     {"ledger.export"},
     {"ledger.audit", "ledger.reports", "ledger.archive"},
     {"ledger.lookups"},

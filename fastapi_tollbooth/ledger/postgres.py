@@ -19,87 +19,64 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
-from fastapi_tollbooth.ledger import schema
+from fastapi_tollbooth.ledger import rows, schema
 from fastapi_tollbooth.ledger.operations import Names
-from fastapi_tollbooth.ledger.records import Account, Book, Charge, Payment, PaymentRecord, PaymentState, source_key
+from fastapi_tollbooth.ledger.records import Book, Charge, source_key
 from fastapi_tollbooth.ledger.tables import ID_BLOCK
 from fastapi_tollbooth.money import Asset
 
-_COLUMNS = 'id, "key", kind, asset, posted, pending, revoked, expires_at'
+_ACCOUNT = rows.names(rows.ACCOUNT)
 _LOCK_PAYERS = f"""
-SELECT {_COLUMNS} FROM tollbooth_account
+SELECT {_ACCOUNT} FROM tollbooth_account
  WHERE (id = ANY(%s::bigint[]) OR "key" = ANY(%s::text[])) AND kind = 'payer'
  ORDER BY id FOR NO KEY UPDATE
 """  # noqa: S608 - our own names
-_BOOKS = f"""SELECT {_COLUMNS} FROM tollbooth_account WHERE "key" = ANY(%s::text[]) AND kind = 'book'"""  # noqa: S608
-_CHARGES = """
-SELECT t.id, coalesce(r.debit_account_id, t.debit_account_id), coalesce(r.credit_account_id, t.credit_account_id),
-       t.amount, t.route, r.phase, coalesce(r.amount, 0), f.amount,
-       CASE a.credit_account_id WHEN r.credit_account_id THEN a.amount ELSE -a.amount END
-  FROM tollbooth_transfer AS t
-  LEFT JOIN tollbooth_transfer AS r ON r.toll_id = t.id AND r.kind = 'charge'
-  LEFT JOIN tollbooth_transfer AS f ON f.toll_id = t.id AND f.kind = 'refund'
-  LEFT JOIN tollbooth_transfer AS a ON a.toll_id = t.id AND a.kind = 'adjust'
- WHERE t.id = ANY(%s::bigint[]) AND t.phase = 'pending' AND (t.kind = 'charge' OR r.id IS NOT NULL)
-"""
+_BOOKS = f"""SELECT {_ACCOUNT} FROM tollbooth_account WHERE "key" = ANY(%s::text[]) AND kind = 'book'"""  # noqa: S608
+_CHARGES = f"SELECT {rows.CHARGE} {rows.CHARGES} = ANY(%s::bigint[])"
 _PAYERS_OF = "SELECT account_id, rail, asset FROM tollbooth_payment WHERE spend_key = ANY(%s::text[])"
-_PAYMENTS = """
-SELECT p.spend_key, p.rail, p.amount, p.asset, p.payer, p.reference, p.rate, p.expires_at, p.account_id, p.state,
-       p.toll_id, coalesce(r.phase, c.phase)
-  FROM tollbooth_payment AS p
-  LEFT JOIN tollbooth_transfer AS r ON r.toll_id = p.toll_id AND r.kind = 'charge'
-  LEFT JOIN tollbooth_transfer AS c ON c.id = p.toll_id AND c.kind = 'charge'
- WHERE p.spend_key = ANY(%s::text[])
-"""
-_NUMBERS = {int, bool, type(None)}
+_PAYMENTS = f"SELECT {rows.PAYMENT} {rows.PAYMENTS} = ANY(%s::text[])"
+# What is used under a cap belongs to one account, so whoever holds the account's lock holds the cap's.
+_USED = 'SELECT "key", used FROM tollbooth_cap WHERE "key" = ANY(%s::text[])'
 _BLOCK = "SELECT nextval('tollbooth_id')"
 
-# Rows are added in the order of their unique keys, so that two workers adding the same ones cannot wait in a circle.
-_ADD_ACCOUNTS = f"""
-INSERT INTO tollbooth_account ({_COLUMNS}, created_at)
-SELECT r.*, %s FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::boolean[],
-                           %s::timestamptz[]) AS r ORDER BY 2
-"""  # noqa: S608 - our own names
+_TYPES = dict.fromkeys(("id", "posted", "pending", "account_id", "amount", "toll_id", "used"), "bigint")
+_TYPES |= dict.fromkeys(("expires_at", "created_at", "updated_at"), "timestamptz") | {"revoked": "boolean"}
+
+
+def _rows(columns: Sequence[str]) -> str:
+    arrays = ", ".join(f"%s::{_TYPES.get(column, 'text')}[]" for column in columns)
+    return f"unnest({arrays}) AS r ({rows.names(columns)})"
+
+
+def _insert(table: str, columns: Sequence[str], key: str) -> str:
+    # In the order of the unique keys, so that two workers adding the same ones cannot wait in a circle.
+    return f'INSERT INTO {table} ({rows.names(columns)}) SELECT * FROM {_rows(columns)} ORDER BY "{key}"'  # noqa: S608
+
+
+def _update(table: str, columns: Sequence[str]) -> str:
+    # The first column finds the row.
+    key, *others = columns
+    values = ", ".join(f"{name} = r.{name}" for name in others)
+    return f"UPDATE {table} AS t SET {values} FROM {_rows(columns)} WHERE t.{key} = r.{key}"  # noqa: S608
+
+
+_ADD_ACCOUNTS = _insert("tollbooth_account", rows.NEW_ACCOUNT, "key")
 _ADD_TRANSFERS = """
 INSERT INTO tollbooth_transfer
        (id, debit_account_id, credit_account_id, amount, kind, phase, toll_id, route, created_at)
 SELECT r.*, %s FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[],
                            %s::bigint[], %s::text[]) AS r
 """
-_ADD_PAYMENTS = """
-INSERT INTO tollbooth_payment (spend_key, rail, state, account_id, amount, asset, payer, reference, rate, toll_id,
-                               expires_at, updated_at, created_at)
-SELECT r.*, %s FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[],
-                           %s::text[], %s::text[], %s::bigint[], %s::timestamptz[], %s::timestamptz[]) AS r ORDER BY 1
-"""
-_CHANGE_PAYMENTS = """
-UPDATE tollbooth_payment AS p
-   SET updated_at = %s, state = r.state, amount = r.amount, reference = r.reference, rate = r.rate,
-       toll_id = r.toll_id, expires_at = r.expires_at
-  FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::timestamptz[])
-       AS r (spend_key, state, amount, reference, rate, toll_id, expires_at)
- WHERE p.spend_key = r.spend_key
-"""
-_CHANGE_PAYERS = """
-UPDATE tollbooth_account AS a SET posted = r.posted, pending = r.pending
-  FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS r (id, posted, pending) WHERE a.id = r.id
-"""
+_ADD_PAYMENTS = _insert("tollbooth_payment", rows.NEW_PAYMENT, "spend_key")
+_CHANGE_PAYMENTS = _update("tollbooth_payment", rows.CHANGED_PAYMENT)
+_CHANGE_PAYERS = _update("tollbooth_account", ("id", "posted", "pending"))
 _CHANGE_BOOK = "UPDATE tollbooth_account SET posted = posted + %s, pending = pending + %s WHERE id = %s"
-_REVOKE = """
-UPDATE tollbooth_account AS a SET revoked = r.revoked FROM unnest(%s::bigint[], %s::boolean[]) AS r (id, revoked)
- WHERE a.id = r.id
-"""
-_EXPIRE = """
-UPDATE tollbooth_account AS a SET expires_at = r.expires_at FROM unnest(%s::bigint[], %s::timestamptz[])
-       AS r (id, expires_at) WHERE a.id = r.id
-"""
-# What is used under a cap belongs to one account, so whoever holds the account's lock holds the cap's.
-_USED = 'SELECT "key", used FROM tollbooth_cap WHERE "key" = ANY(%s::text[])'
-_CHANGE_USED = """
-INSERT INTO tollbooth_cap (updated_at, "key", used)
-SELECT %s, r.* FROM unnest(%s::text[], %s::bigint[]) AS r ORDER BY 2
+_REVOKE = _update("tollbooth_account", ("id", "revoked"))
+_EXPIRE = _update("tollbooth_account", ("id", "expires_at"))
+_CHANGE_USED = f"""{_insert("tollbooth_cap", ("key", "used", "updated_at"), "key")}
     ON CONFLICT ("key") DO UPDATE SET used = excluded.used, updated_at = excluded.updated_at
 """
+_NUMBERS = {int, bool, type(None)}
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 BEGIN_ALONE = f"{BEGIN}; SELECT pg_advisory_xact_lock(7305804402)"
@@ -206,17 +183,10 @@ def load(connection: Connection, names: Names) -> Book:
     used = execute(_USED, (list(names.caps),)) if names.caps else None
     ((first_id,),) = execute(_BLOCK)
     book = Book(datetime.now(UTC), first_id)
-    book.add(
-        Account(id_, key, kind, Asset(asset), posted, pending, revoked, expires_at)
-        for id_, key, kind, asset, posted, pending, revoked, expires_at in chain(payers, books)
-    )
+    book.add(rows.accounts(chain(payers, books)))
     book.charges.update((row[0], Charge(*row)) for row in charges or ())
     book.used.update(dict(used or ()))
-    for spend_key, rail, amount, asset, payer, reference, rate, expires_at, account_id, state, toll, delivery in (
-        payments or ()
-    ):
-        payment = Payment(rail, spend_key, amount, Asset(asset), payer, reference, rate, expires_at)
-        book.payments[spend_key] = PaymentRecord(payment, account_id, PaymentState(state), toll, delivery)
+    book.payments.update((record.payment.spend_key, record) for record in rows.payments(payments or ()))
     return book
 
 
@@ -226,37 +196,22 @@ def save(connection: Connection, book: Book) -> None:
         raise ValueError(f"a batch that adds more than {ID_BLOCK} rows")
     execute = _raw(connection).execute
 
-    def _write(statement: str, rows: Sequence[tuple[Any, ...]], *parameters: Any) -> None:
-        if rows:
-            execute(statement, (*parameters, *map(_array, zip(*rows, strict=True))))
+    def _write(statement: str, batch: Sequence[rows.Row], *parameters: Any) -> None:
+        if batch:
+            execute(statement, (*parameters, *map(_array, zip(*batch, strict=True))))
 
-    _write(
-        _ADD_ACCOUNTS,
-        [(a.id, a.key, a.kind, a.asset, a.posted, a.pending, a.revoked, a.expires_at) for a in book.opened],
-        book.now,
-    )
-    _write(_ADD_PAYMENTS, [_new_payment(book.payments[key], book.now) for key in book.new_payments], book.now)
-    _write(_CHANGE_PAYMENTS, [_changed_payment(book.payments[key]) for key in book.changed_payments], book.now)
+    _write(_ADD_ACCOUNTS, rows.new_accounts(book))
+    _write(_ADD_PAYMENTS, rows.new_payments(book))
+    _write(_CHANGE_PAYMENTS, rows.changed_payments(book))
     _write(_ADD_TRANSFERS, book.transfers, book.now)
     _write(_REVOKE, list(book.revocations.items()))
     _write(_EXPIRE, list(book.expiries.items()))
-    _write(_CHANGE_USED, [(key, book.used[key]) for key in sorted(book.new_uses)], book.now)
+    _write(_CHANGE_USED, [(key, book.used[key], book.now) for key in sorted(book.new_uses)])
     changes = sorted(book.changes(), key=lambda change: change[0].id)
     _write(_CHANGE_PAYERS, [(a.id, a.posted, a.pending) for a, _, _ in changes if a.kind == "payer"])
     for account, posted, pending in changes:
         if account.kind == "book":
             execute(_CHANGE_BOOK, (posted, pending, account.id))
-
-
-def _new_payment(record: PaymentRecord, now: datetime) -> tuple[Any, ...]:
-    p = record.payment
-    head = (p.spend_key, p.rail, record.state, record.account_id, p.amount, p.asset, p.payer, p.reference, p.rate)
-    return (*head, record.toll, p.expires_at, now)
-
-
-def _changed_payment(record: PaymentRecord) -> tuple[Any, ...]:
-    p = record.payment
-    return (p.spend_key, record.state, p.amount, p.reference, p.rate, record.toll, p.expires_at)
 
 
 def _array(column: Sequence[Any]) -> str:
