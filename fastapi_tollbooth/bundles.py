@@ -24,10 +24,12 @@ def parse_bundles(value: Any) -> tuple[Bundle, ...]:
         ConfigurationError: one is not two amounts of one asset, gives less than it costs, or costs what another does.
     """
     if not isinstance(value, list | tuple):
-        raise ConfigurationError(_HELP)
+        raise ConfigurationError("invalid_bundles", _HELP)
     bundles = tuple(_bundle(entry) for entry in value)
     if len({bundle.pay for bundle in bundles}) < len(bundles):
-        raise ConfigurationError("two bundles cost the same: callers choose a bundle by what it costs")
+        raise ConfigurationError(
+            "invalid_bundles", "two bundles cost the same: callers choose a bundle by what it costs"
+        )
     return bundles
 
 
@@ -58,5 +60,5 @@ def _bundle(entry: Any) -> Bundle:
         if len(entry) == 2 and pay <= get and not pay.is_zero:
             return Bundle(pay, get)
     except (TypeError, KeyError, AttributeError) as error:
-        raise ConfigurationError(_HELP) from error
-    raise ConfigurationError(_HELP)
+        raise ConfigurationError("invalid_bundles", _HELP) from error
+    raise ConfigurationError("invalid_bundles", _HELP)

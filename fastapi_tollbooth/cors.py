@@ -60,7 +60,7 @@ def allow_payers(
     for origin in origins:
         scheme, separator, rest = origin.partition("://")
         if scheme not in ("http", "https") or not separator or not rest or "/" in rest or "*" in rest:
-            raise ConfigurationError(f'{origin!r} is not an origin: write "https://shop.example"')
+            raise ConfigurationError("not_an_origin", f'{origin!r} is not an origin: write "https://shop.example"')
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(origins),

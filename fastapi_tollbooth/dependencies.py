@@ -60,7 +60,10 @@ class Priced(Gate):
         Raises:
             ConfigurationError: says how to write it.
         """
-        raise ConfigurationError("a price hangs on a route as dependencies=[Depends(priced(...))]: wrap it in Depends")
+        raise ConfigurationError(
+            "price_without_depends",
+            "a price hangs on a route as dependencies=[Depends(priced(...))]: wrap it in Depends",
+        )
 
     @property
     def decided_by_head(self) -> bool:
@@ -192,7 +195,8 @@ class _TakenElsewhere:
 
     def __getattr__(self, name: str) -> Any:
         raise ConfigurationError(
-            "this price does not take the request's toll: a more specific one does; ask for the toll there"
+            "toll_of_another_price",
+            "this price does not take the request's toll: a more specific one does; ask for the toll there",
         )
 
 
@@ -202,7 +206,9 @@ def _engine(connection: HTTPConnection) -> Tollbooth:
     overrides = getattr(connection.scope.get("app"), "dependency_overrides", {})
     engine: object = overrides[get_tollbooth]() if get_tollbooth in overrides else visit_of(connection).engine
     if not isinstance(engine, Tollbooth):
-        raise ConfigurationError("an override of get_tollbooth is a plain function that returns a Tollbooth")
+        raise ConfigurationError(
+            "unusable_override", "an override of get_tollbooth is a plain function that returns a Tollbooth"
+        )
     return engine
 
 
@@ -241,11 +247,15 @@ def _dependency_parameters(function: Callable[..., Any] | None) -> list[inspect.
     try:
         parameters = inspect.signature(function, eval_str=True).parameters.values()
     except (NameError, ValueError) as error:
-        raise ConfigurationError(f"the signature of the pricing function cannot be read: {error}") from error
+        raise ConfigurationError(
+            "pricing_function_parameters",
+            f"the signature of the pricing function cannot be read, so wrap it in a function of your own: {error}",
+        ) from error
     taken = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     if any(parameter.kind in taken for parameter in parameters):
         raise ConfigurationError(
-            f"a pricing function names what it wants, out of {', '.join(FACT_NAMES)}, or dependencies"
+            "pricing_function_parameters",
+            f"a pricing function names what it wants, out of {', '.join(FACT_NAMES)}, or dependencies",
         )
     return [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
@@ -261,7 +271,8 @@ def _refuse_body_parameters(priced: Priced) -> None:
         if dependant.body_params:
             names = ", ".join(field.name for field in dependant.body_params)
             raise ConfigurationError(
+                "pricing_function_parameters",
                 f"the pricing function declares a body parameter ({names}), which would change the route's own body: "
-                "name a parameter `body` to get the parsed body"
+                "name a parameter `body` to get the parsed body",
             )
         pending.extend(dependant.dependencies)

@@ -22,8 +22,8 @@
         ├── HookFailed          500 another function of the owner's failed; nothing was charged
         └── Unavailable         503 a node, facilitator or the ledger did not answer; nothing was charged
 
-Every refusal carries a stable ``reason`` slug and a ``detail`` sentence that tells the caller what to do. None of
-them carries a secret.
+Every refusal carries a stable ``reason`` slug and a ``detail`` sentence that tells the caller what to do; so does a
+`ConfigurationError`, for the owner. None of them carries a secret.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,13 +34,33 @@ from starlette.exceptions import HTTPException
 
 HeaderLines = tuple[tuple[str, str], ...]
 
+CONFIGURATION_ERRORS = "https://github.com/fastapi-tollbooth/fastapi-tollbooth/blob/main/docs/configuration-errors.md"
+"""The page of the documentation with a section for each ``reason`` of a `ConfigurationError`."""
+
 
 class TollboothError(Exception):
     """The root of every error of this package."""
 
 
 class ConfigurationError(TollboothError, ValueError):
-    """The application or its settings are wrong in a way that only the owner can mend."""
+    """The application or its settings are wrong in a way that only the owner can mend.
+
+    ``detail`` says what is wrong and what to write instead, ``reason`` is a stable slug, and ``url`` the place in the
+    documentation with its causes and cures. Printed, the error is the detail and the address.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    @property
+    def url(self) -> str:
+        """Where the documentation says more."""
+        return f"{CONFIGURATION_ERRORS}#{self.reason}"
+
+    def __str__(self) -> str:
+        return f"{self.detail}\n    Causes and cures: {self.url}"
 
 
 class CredentialRefused(TollboothError):

@@ -68,7 +68,8 @@ def require_safe(settings: TollboothSettings, rails: Callable[[], Sequence[Rail[
     found = production and (setting_hazards(settings) or rail_hazards(rails()))
     if found:
         raise ConfigurationError(
-            f"not safe with {PREFIX}ENVIRONMENT=production:\n" + "\n".join(f"- {each}" for each in found)
+            "unsafe_in_production",
+            f"not safe with {PREFIX}ENVIRONMENT=production:\n" + "\n".join(f"- {each}" for each in found),
         )
 
 

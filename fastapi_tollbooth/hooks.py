@@ -48,7 +48,10 @@ class Reject:
 
     def __post_init__(self) -> None:
         if not 400 <= self.status <= 599 or self.status == 402:
-            raise ConfigurationError(f"{self.status} is not the status of a rejection: 400 to 599, and not 402")
+            raise ConfigurationError(
+                "rejection_status",
+                f"{self.status} is not the status of a rejection: write one from 400 to 599, and not 402",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,16 +60,18 @@ def load_key_ring(settings: TollboothSettings) -> KeyRing:
         return KeyRing(configured)
     if settings.environment == "production":
         raise ConfigurationError(
+            "no_secret",
             "TOLLBOOTH_SECRET is not set, and credentials signed with a throw-away secret would die with this process: "
-            'python -c "import secrets; print(secrets.token_hex(32))" makes one'
+            'python -c "import secrets; print(secrets.token_hex(32))" makes one',
         )
     path = _development_secret_path(settings.database_url)
     try:
         return KeyRing((secrets.token_hex(32).encode() if path is None else _read_or_create(path),))
     except OSError as error:
         raise ConfigurationError(
+            "unusable_secret_file",
             f"the secret of development cannot be kept in {path} ({error.strerror}): name a folder that is there "
-            "and can be written to in TOLLBOOTH_DATABASE_URL, or set TOLLBOOTH_SECRET"
+            "and can be written to in TOLLBOOTH_DATABASE_URL, or set TOLLBOOTH_SECRET",
         ) from error
 
 
@@ -99,5 +101,7 @@ def _read_or_create(path: Path) -> bytes:
             draft.unlink()
     secret = path.read_text().strip().encode()
     if len(secret) < MIN_SECRET_LENGTH:
-        raise ConfigurationError(f"{path} does not hold a secret; delete it to have a new one made")
+        raise ConfigurationError(
+            "unusable_secret_file", f"{path} does not hold a secret; delete it to have a new one made"
+        )
     return secret

@@ -46,7 +46,9 @@ class Money:
 
     def __post_init__(self) -> None:
         if type(self.amount) is not int or not 0 <= self.amount <= MAX_AMOUNT:
-            raise ConfigurationError(f"an amount of money is an integer from 0 to {MAX_AMOUNT}, not {self.amount!r}")
+            raise ConfigurationError(
+                "amount_out_of_range", f"an amount of money is an integer from 0 to {MAX_AMOUNT}, not {self.amount!r}"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -59,18 +61,19 @@ class Money:
             ConfigurationError: the text is not an amount, or has more precision or size than its asset.
         """
         if not isinstance(text, str):
-            raise ConfigurationError(f"{text!r} is not an amount of money: {_HELP}")
+            raise ConfigurationError("not_an_amount", f"{text!r} is not an amount of money: {_HELP}")
         if match := _DOLLARS.fullmatch(text):
             whole, fraction, unit = match[1], match[2] or "", "USD"
         elif match := _WITH_UNIT.fullmatch(text):
             whole, fraction, unit = match[1], match[2] or "", match[3]
         else:
-            raise ConfigurationError(f"{text!r} is not an amount of money: {_HELP}")
+            raise ConfigurationError("not_an_amount", f"{text!r} is not an amount of money: {_HELP}")
         asset, decimals = Asset.USD if unit == "USD" else Asset.BTC, _DECIMALS[unit]
         if len(fraction) > decimals:
             raise ConfigurationError(
+                "too_many_decimals",
                 f"{text!r} has more than the {decimals} decimals that {unit} has: the smallest amount is "
-                f"{cls(1, asset)}"
+                f"{cls(1, asset)}",
             )
         amount = int(whole + fraction.ljust(decimals, "0"))
         return cls(amount, asset)
@@ -85,13 +88,19 @@ class Money:
             ConfigurationError: the number is negative, not finite or out of range.
         """
         if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
-            raise ConfigurationError(f"a number of dollars is an int, float or Decimal, not {type(number).__name__}")
+            raise ConfigurationError(
+                "not_an_amount", f"a number of dollars is an int, float or Decimal, not {type(number).__name__}"
+            )
         try:
             exact = Decimal(format(number, ".15g")) if isinstance(number, float) else Decimal(number)
         except InvalidOperation as error:
-            raise ConfigurationError(f"{number!r} is not a number of dollars") from error
+            raise ConfigurationError(
+                "not_an_amount", f"{number!r} is not a number of dollars: write one such as 0.01"
+            ) from error
         if not exact.is_finite() or exact < 0 or exact > MAX_AMOUNT // MICRO_PER_USD:
-            raise ConfigurationError(f"{number!r} is not a number of dollars from 0 to {MAX_AMOUNT // MICRO_PER_USD}")
+            raise ConfigurationError(
+                "amount_out_of_range", f"{number!r} is not a number of dollars from 0 to {MAX_AMOUNT // MICRO_PER_USD}"
+            )
         with localcontext(prec=60, rounding=ROUND_CEILING):
             return cls(int((exact * MICRO_PER_USD).to_integral_value(ROUND_CEILING)), Asset.USD)
 
@@ -139,7 +148,10 @@ class Rate:
 
     def __post_init__(self) -> None:
         if type(self.micro_usd_per_btc) is not int or not 0 < self.micro_usd_per_btc <= MAX_AMOUNT:
-            raise ConfigurationError("an exchange rate is a positive number of dollars for one bitcoin")
+            raise ConfigurationError(
+                "not_an_exchange_rate",
+                'an exchange rate is a positive number of dollars for one bitcoin, like "97123.50"',
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -150,7 +162,9 @@ class Rate:
         """
         match = _NUMBER.fullmatch(text)
         if match is None or len(match[2] or "") > 6:
-            raise ConfigurationError(f'{text!r} is not a rate: write dollars for one bitcoin, like "97123.50"')
+            raise ConfigurationError(
+                "not_an_exchange_rate", f'{text!r} is not a rate: write dollars for one bitcoin, like "97123.50"'
+            )
         return cls(int(match[1] + (match[2] or "").ljust(6, "0")))
 
     def convert_up(self, money: Money, asset: Asset) -> Money:

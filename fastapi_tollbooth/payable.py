@@ -49,7 +49,7 @@ def require_payable(prices: Iterable[PricedRoute], rails: Sequence[Rail[Any]]) -
         if not any(takes(rail, amount) for rail in rails)
     ]
     if found:
-        raise ConfigurationError(f"no configured token can express {', '.join(found)}: {MEND}")
+        raise ConfigurationError("inexpressible_price", f"no configured token can express {', '.join(found)}: {MEND}")
 
 
 def _asked(route: PricedRoute) -> list[Money]:

@@ -17,8 +17,8 @@ from fastapi_tollbooth.errors import AmbiguousRequest, ConfigurationError, Prici
 from fastapi_tollbooth.facts import MISSING, Facts, Source
 from fastapi_tollbooth.models import built_in, find_model
 from fastapi_tollbooth.money import Money
-from fastapi_tollbooth.rules import Rule
-from fastapi_tollbooth.terms import FreeTier, RateLimit, Settle, Terms
+from fastapi_tollbooth.rules import Rule, parse_rule
+from fastapi_tollbooth.terms import FreeTier, RateLimit, Settle, Terms, parse_top_up
 
 Kind = Literal["static", "match", "function", "tiers", "models", "default"]
 FACT_NAMES = ("body", "headers", "query", "params", "request")
@@ -150,9 +150,15 @@ class RoutePrice:
         elif isinstance(result, int | float | Decimal):
             price = Money.dollars(result)
             if price.is_zero:
-                raise ConfigurationError('the function computed a price of zero; return "$0" where it is to be free')
+                raise ConfigurationError(
+                    "computed_no_price", 'the function computed a price of zero; return "$0" where it is to be free'
+                )
         else:
-            raise ConfigurationError(f"the function returned {type(result).__name__}, which is not a price")
+            raise ConfigurationError(
+                "computed_no_price",
+                f"the function returned {type(result).__name__}, which is not a price: return Money, text or a "
+                "number of dollars",
+            )
         _require_at_most(price, self.max_price, "the function's price")
         return price
 
@@ -210,16 +216,18 @@ def declare(
         ConfigurationError: the declaration cannot mean anything, or names an amount above ``max_price``.
     """
     if sum(part is not None for part in (match, tiers, models)) > 1:
-        raise ConfigurationError("a price has match, tiers or models: one of them")
+        raise ConfigurationError(
+            "two_kinds_of_price", "a price has one of match, tiers and models: leave the others out"
+        )
     if settle not in (None, "after", "before"):
-        raise ConfigurationError(f'settle is "after" or "before", not {settle!r}')
+        raise ConfigurationError("unknown_settle", f'settle is "after" or "before", not {settle!r}')
     for name, table in (("match", match), ("tiers", tiers), ("models", models)):
         if table is not None and not table:
-            raise ConfigurationError(f"{name} is empty: leave it out")
+            raise ConfigurationError("empty_price", f"{name} is empty: leave it out")
     function = price if callable(price) and not isinstance(price, str | Money) else None
     declared = RoutePrice(
         static=None if function is not None else _amount(price),
-        rules=tuple(_rule(entry) for entry in match or ()),
+        rules=tuple(parse_rule(entry) for entry in match or ()),
         function=function,
         tiers=_table(tiers),
         tier_header=tier_header.lower(),
@@ -233,11 +241,14 @@ def declare(
             settle,
             description,
             metered,
-            _top_up(top_up),
+            parse_top_up(top_up),
         ),
     )
     if free_tier and declared.known is not None and free_tier.cost(declared.known) is None:
-        raise ConfigurationError(f"a free tier of {free_tier} never covers {declared.known}")
+        raise ConfigurationError(
+            "free_tier_below_price",
+            f"a free tier of {free_tier} never covers {declared.known}: give at least that much, or leave it out",
+        )
     for amount in declared.amounts():
         _require_at_most(amount, declared.max_price, "a declared price")
     return declared
@@ -311,16 +322,6 @@ def _model(models: Mapping[str, Money], facts: Facts) -> Decision | None:
     return None
 
 
-def _rule(entry: Any) -> Rule:
-    if isinstance(entry, Rule):
-        return entry
-    if not isinstance(entry, Mapping) or set(entry) != {"where", "price"}:
-        raise ConfigurationError(
-            f'{entry!r} is not a rule: write {{"where": {{"body.model": "claude-haiku-*"}}, "price": "$0.005"}}'
-        )
-    return Rule(where=entry["where"], price=entry["price"])
-
-
 def _table(table: Mapping[str, str | Money] | None) -> dict[str, Money] | None:
     if table is None:
         return None
@@ -332,19 +333,14 @@ def _amount(price: Any) -> Money | None:
     return price if price is None or isinstance(price, Money) else Money.parse(price)
 
 
-def _top_up(value: Any) -> int | Money | None:
-    top_up = Money.parse(value) if isinstance(value, str) else value
-    if top_up is None or (isinstance(top_up, Money) and not top_up.is_zero):
-        return top_up
-    if type(top_up) is int and top_up >= 1:
-        return top_up
-    raise ConfigurationError(f"{value!r} is no top-up: write an amount such as '$1', or a count of requests")
-
-
 def _require_at_most(price: Money, most: Money | None, what: str) -> None:
     if most is None:
         return
     if price.asset is not most.asset:
-        raise ConfigurationError(f"{what}, {price}, cannot be compared with max_price {most}: use one asset")
+        raise ConfigurationError(
+            "above_max_price", f"{what}, {price}, cannot be compared with max_price {most}: use one asset"
+        )
     if most < price:
-        raise ConfigurationError(f"{what}, {price}, is above max_price {most}")
+        raise ConfigurationError(
+            "above_max_price", f"{what}, {price}, is above max_price {most}: raise that, or lower the price"
+        )

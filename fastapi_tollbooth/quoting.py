@@ -47,6 +47,7 @@ def require_total(prices: Iterable[PricedRoute]) -> None:
     bare = [f"{route.methods} {route.path}" for route in prices if not route.is_total]
     if bare:
         raise ConfigurationError(
+            "no_fallback",
             f"no price is left for what no rule matches on {', '.join(bare)}: give priced(...) a fallback, "
-            "or set TOLLBOOTH_DEFAULT_PRICE"
+            "or set TOLLBOOTH_DEFAULT_PRICE",
         )

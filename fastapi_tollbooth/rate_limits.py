@@ -158,14 +158,15 @@ class _Redis:
     def __init__(self, url: str) -> None:
         if not url.startswith(("redis://", "rediss://", "redis+unix://")):
             raise ConfigurationError(
-                'TOLLBOOTH_RATE_LIMIT_STORAGE is "memory" or a URL such as "redis://127.0.0.1:6379/0"'
+                "rate_limit_storage",
+                'TOLLBOOTH_RATE_LIMIT_STORAGE is "memory" or a URL such as "redis://127.0.0.1:6379/0"',
             )
         try:
             import limits.aio
             import redis.asyncio
         except ImportError as error:
             raise ConfigurationError(
-                "rate limits in Redis need an extra: pip install 'fastapi-tollbooth[redis]'"
+                "missing_extra", "rate limits in Redis need an extra: pip install 'fastapi-tollbooth[redis]'"
             ) from error
         self.errors = (redis.asyncio.RedisError, OSError, TimeoutError)
         self._url = url

@@ -74,7 +74,9 @@ class MedianRate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if len(tickers) < MIN_AGREEING:
-            raise ConfigurationError("one ticker alone can be wrong: configure at least two")
+            raise ConfigurationError(
+                "too_few_tickers", "one ticker alone can be wrong: name at least two in TOLLBOOTH_RATE_TICKERS"
+            )
         self._tickers = dict(tickers)
         self._every = every
         self._max_age = max_age

@@ -36,7 +36,7 @@ class Rule:
 
     def __init__(self, *, where: Mapping[str, Expected], price: str | Money) -> None:
         if not isinstance(where, Mapping):
-            raise ConfigurationError(f'where={where!r}: write it like {{"body.model": "claude-haiku-*"}}')
+            raise ConfigurationError("not_a_rule", f'where={where!r}: write it like {{"body.model": "claude-haiku-*"}}')
         self.where = dict(where)
         self.price = price if isinstance(price, Money) else Money.parse(price)
         self._conditions = tuple(_Condition(name, expected) for name, expected in where.items())
@@ -45,7 +45,8 @@ class Rule:
     def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
         """Refuse to be read from a request, which ``Depends(priced)`` without a call makes FastAPI try."""
         raise ConfigurationError(
-            'write Depends(priced("$0.01")): `priced` is called with the price, and gives the dependency'
+            "priced_not_called",
+            'write Depends(priced("$0.01")): `priced` is called with the price, and gives the dependency',
         )
 
     @property
@@ -77,6 +78,22 @@ class Rule:
         return f"Rule(where={self.where!r}, price={str(self.price)!r})"
 
 
+def parse_rule(entry: Any) -> Rule:
+    """A rule as ``match`` lists it: one, or a mapping with its conditions and its price.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if isinstance(entry, Rule):
+        return entry
+    if not isinstance(entry, Mapping) or set(entry) != {"where", "price"}:
+        raise ConfigurationError(
+            "not_a_rule",
+            f'{entry!r} is not a rule: write {{"where": {{"body.model": "claude-haiku-*"}}, "price": "$0.005"}}',
+        )
+    return Rule(where=entry["where"], price=entry["price"])
+
+
 class _Condition:
     __slots__ = ("_holds_as_json", "_holds_as_text", "path", "source")
 
@@ -84,8 +101,9 @@ class _Condition:
         source, *path = name.split(".") if isinstance(name, str) else ("",)
         if source not in _SOURCES or not path or not all(path):
             raise ConfigurationError(
+                "unknown_source",
                 f"{name!r} cannot be matched: a condition is about body.<path>, query.<key>, headers.<name> "
-                "or params.<name>"
+                "or params.<name>",
             )
         self.source = cast(Source, source)
         if source == "body":
@@ -112,7 +130,9 @@ def _text_test(name: str, expected: Expected) -> Callable[[str], bool]:
         return str(expected).__eq__
     if isinstance(expected, str):
         return compile_glob(expected)
-    raise ConfigurationError(f"{name}={expected!r} cannot be matched: write text, a number or a boolean")
+    raise ConfigurationError(
+        "unmatchable_value", f"{name}={expected!r} cannot be matched: write text, a number or a boolean"
+    )
 
 
 def _json_test(expected: Expected) -> Callable[[Any], bool]:

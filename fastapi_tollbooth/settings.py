@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -307,8 +308,9 @@ class TollboothSettings(BaseSettings):
         keys = tuple(part.strip().encode() for part in self.secret.get_secret_value().split(","))
         if any(len(key) < MIN_SECRET_LENGTH for key in keys):
             raise ConfigurationError(
+                "weak_secret",
                 f"every secret in TOLLBOOTH_SECRET needs at least {MIN_SECRET_LENGTH} characters: "
-                'python -c "import secrets; print(secrets.token_hex(32))" makes one'
+                'python -c "import secrets; print(secrets.token_hex(32))" makes one',
             )
         return keys
 
@@ -323,12 +325,17 @@ def read_settings() -> TollboothSettings:
         return TollboothSettings()
     except ValidationError as error:
         wrong = [
-            f"{PREFIX}{'__'.join(map(str, each['loc'])).upper()}: {each['msg'].removeprefix('Value error, ')}"
-            for each in error.errors(include_url=False, include_context=False, include_input=False)
+            f"{PREFIX}{'__'.join(map(str, each['loc'])).upper()}: {_in_words(each)}"
+            for each in error.errors(include_url=False, include_input=False)
         ]
     except SettingsError as error:
         field = str(error).partition('"')[2].partition('"')[0].upper()
         wrong = [
             f'{PREFIX}{field}: it is not JSON; write a list like \'["base"]\' and a map like \'{{"base": "0x..."}}\''
         ]
-    raise ConfigurationError("\n".join(wrong))
+    raise ConfigurationError("invalid_setting", "\n".join(wrong))
+
+
+def _in_words(problem: ErrorDetails) -> str:
+    cause = problem.get("ctx", {}).get("error")
+    return cause.detail if isinstance(cause, ConfigurationError) else problem["msg"].removeprefix("Value error, ")

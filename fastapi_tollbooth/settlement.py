@@ -270,8 +270,9 @@ def visit_of(connection: HTTPConnection) -> Visit:
     visit = connection.scope.get(SCOPE_KEY)
     if not isinstance(visit, Visit):
         raise ConfigurationError(
+            "no_tollbooth",
             "a priced route was called, and no tollbooth is installed on its application: "
-            "call tollbooth.install(app) where the application is made"
+            "call tollbooth.install(app) where the application is made",
         )
     return visit
 
@@ -284,17 +285,20 @@ def require_installable(app: object) -> None:
     """
     if not isinstance(app, FastAPI):
         raise ConfigurationError(
+            "not_an_application",
             f"a tollbooth is installed on a FastAPI application, and this is a {type(app).__name__}: install it on the "
-            "application, and the prices of its routers and of what is mounted in it are served, too"
+            "application, and the prices of its routers and of what is mounted in it are served, too",
         )
     if app.middleware_stack is not None:
         raise ConfigurationError(
+            "already_started",
             "this application has started, and nothing can be put around it any more: call tollbooth.install(app) "
-            "where the application is made, not in a lifespan, a startup event or a route"
+            "where the application is made, not in a lifespan, a startup event or a route",
         )
     if hasattr(app.state, "tollbooth"):
         raise ConfigurationError(
-            "this application has a tollbooth already: install one, once, and reach it as app.state.tollbooth"
+            "already_installed",
+            "this application has a tollbooth already: install one, once, and reach it as app.state.tollbooth",
         )
 
 

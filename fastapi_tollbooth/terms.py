@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.money import Money
@@ -32,11 +32,13 @@ class FreeTier:
 
     def __post_init__(self) -> None:
         if (self.requests is None) is (self.credits is None):
-            raise ConfigurationError("a free tier is FreeTier(requests=10) or FreeTier(credits=...): one of the two")
+            raise ConfigurationError(
+                "not_a_free_tier", 'a free tier is FreeTier(requests=10) or FreeTier(credits="$0.05"): one of the two'
+            )
         if isinstance(self.credits, str):
             object.__setattr__(self, "credits", Money.parse(self.credits))
         if self.limit < 1:
-            raise ConfigurationError("a free tier gives something; leave it out to give nothing")
+            raise ConfigurationError("not_a_free_tier", "a free tier gives something; leave it out to give nothing")
 
     @property
     def limit(self) -> int:
@@ -88,7 +90,9 @@ class RateLimit:
             return None
         matches = [_WINDOW.fullmatch(part.strip()) for part in text.split(";")]
         if not all(matches):
-            raise ConfigurationError(f'{text!r} is not a rate limit: write "10/second", "100 per 5 minutes", or "off"')
+            raise ConfigurationError(
+                "not_a_rate_limit", f'{text!r} is not a rate limit: write "10/second", "100 per 5 minutes", or "off"'
+            )
         windows = (Window(int(m[1]), int(m[2] or 1) * _SECONDS[m[3]]) for m in matches if m is not None)
         return cls(tuple(windows), text.strip())
 
@@ -117,3 +121,19 @@ class Terms(NamedTuple):
     metered: bool = False
     top_up: int | Money | None = None
     buys_credit: bool = False
+
+
+def parse_top_up(value: Any) -> int | Money | None:
+    """What one payment buys, as ``priced(top_up=...)`` takes it: an amount, its text, or a count of requests.
+
+    Raises:
+        ConfigurationError: it is none of these, or nothing.
+    """
+    top_up = Money.parse(value) if isinstance(value, str) else value
+    if top_up is None or (isinstance(top_up, Money) and not top_up.is_zero):
+        return top_up
+    if type(top_up) is int and top_up >= 1:
+        return top_up
+    raise ConfigurationError(
+        "not_a_top_up", f"{value!r} is no top-up: write an amount such as '$1', or a count of requests"
+    )

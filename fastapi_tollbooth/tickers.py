@@ -47,7 +47,9 @@ def tickers(names: Iterable[str], endpoints: Mapping[str, Endpoint] = ENDPOINTS)
     found: dict[str, Ticker] = {}
     for name in names:
         if name not in endpoints:
-            raise ConfigurationError(f"there is no ticker {name!r}: choose of {', '.join(sorted(endpoints))}")
+            raise ConfigurationError(
+                "unknown_ticker", f"there is no ticker {name!r}: choose of {', '.join(sorted(endpoints))}"
+            )
         found[name] = _ticker(endpoints[name])
     return found
 

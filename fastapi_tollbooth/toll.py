@@ -109,7 +109,9 @@ class Toll:
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
         """Refuse to be read from a request: whoever sends it would decide what it says, and nobody would have paid."""
-        raise ConfigurationError('a toll comes from a price: write toll: Annotated[Toll, Depends(priced("$0.01"))]')
+        raise ConfigurationError(
+            "toll_without_price", 'a toll comes from a price: write toll: Annotated[Toll, Depends(priced("$0.01"))]'
+        )
 
     @property
     def is_open(self) -> bool:
@@ -136,7 +138,11 @@ class Toll:
             ConfigurationError: the cost is not one of the price's asset, or is out of range.
         """
         if cost.asset is not self.price.asset:
-            raise ConfigurationError(f"the toll is priced in {self.price.asset}, and {cost} is not")
+            raise ConfigurationError(
+                "another_asset",
+                f"the toll is priced in {self.price.asset}, and {cost} is not: write an amount in the asset of "
+                "the price",
+            )
         if cost == self.price or self.amount.is_zero:
             return self.amount
         return Money(divide_up(cost.amount * self.amount.amount, self.price.amount), self.amount.asset)
@@ -177,7 +183,11 @@ class Toll:
     def _amount(self, amount: str | Money) -> Money:
         parsed = Money.parse(amount) if isinstance(amount, str) else amount
         if parsed.asset is not self.price.asset:
-            raise ConfigurationError(f"the toll is priced in {self.price.asset}, and {parsed} is not")
+            raise ConfigurationError(
+                "another_asset",
+                f"the toll is priced in {self.price.asset}, and {parsed} is not: write an amount in the asset "
+                "of the price",
+            )
         return parsed
 
     def _decide(self, cost: Money) -> Money:

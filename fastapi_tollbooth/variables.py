@@ -73,7 +73,7 @@ def report_unknown(environment: Mapping[str, str], production: bool) -> None:
     found = unknown([*environment, *dotenv_values(".env")])
     misspelt = [str(each) for each in found if each.nearest]
     if production and misspelt:
-        raise ConfigurationError("; ".join(misspelt))
+        raise ConfigurationError("misspelt_setting", "; ".join(misspelt))
     for each in found:
         logger.warning("%s", each)
 

@@ -62,8 +62,8 @@ def test_an_address_and_facilitators_per_network(monkeypatch: pytest.MonkeyPatch
         ({"pay_to": {"base": PAY_TO, "eip155:8453": PAY_TO}}, "names a network twice"),
         ({"facilitator_url": {}}, "no facilitator for base"),
         ({"facilitator_url": []}, "no facilitator for base"),
-        ({"facilitator_url": "ftp://x"}, "http or https"),
-        ({"rpc_url": "https://me:secret@x"}, "http or https"),
+        ({"facilitator_url": "ftp://x"}, "FACILITATOR_URL must be an address"),
+        ({"rpc_url": "https://me:secret@x"}, "RPC_URL must be an address"),
         ({"cdp_api_key_id": "k"}, "belong together"),
     ],
 )

@@ -1,8 +1,10 @@
+import pickle
+
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi_tollbooth import PaymentRequired, Refusal
+from fastapi_tollbooth import ConfigurationError, PaymentRequired, Refusal
 from fastapi_tollbooth.errors import (
     AmbiguousRequest,
     BodyTooLarge,
@@ -55,3 +57,13 @@ def test_an_application_without_our_handler_still_answers_with_every_header_line
 def test_a_hook_s_refusal_has_the_status_that_the_hook_says() -> None:
     refusal = Rejected(451, "blocked", "Not here.")
     assert (refusal.status, refusal.status_code, refusal.reason) == (451, 451, "blocked")
+
+
+def test_a_configuration_error_says_what_to_do_and_where_more_is_said() -> None:
+    error = ConfigurationError("not_an_amount", 'write it like "$0.01"')
+    assert (error.reason, error.detail) == ("not_an_amount", 'write it like "$0.01"')
+    said, where = str(error).splitlines()
+    assert said == error.detail
+    assert where.endswith("/docs/configuration-errors.md#not_an_amount")
+    again = pickle.loads(pickle.dumps(error))  # as between worker processes
+    assert (again.reason, str(again)) == (error.reason, str(error))

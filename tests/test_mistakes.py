@@ -153,6 +153,7 @@ def test_a_variable_that_cannot_mean_anything_is_named(
     with pytest.raises(ConfigurationError) as raised:
         Tollbooth().install(FastAPI())
     assert told in str(raised.value)
+    assert str(raised.value).count("https://github.com/") == 1, "one address, however deep the mistake is"
 
 
 def test_what_was_wrong_in_a_variable_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

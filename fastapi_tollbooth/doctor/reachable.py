@@ -44,7 +44,7 @@ async def database(patient: Patient) -> AsyncIterator[Finding]:
         await ledger.check()
         newest = await ledger.read(_newest) if ledger.exists else None
     except ConfigurationError as error:
-        yield problem("database", str(error), "run `fastapi-tollbooth db upgrade`")
+        yield problem("database", error.detail, "run `fastapi-tollbooth db upgrade`")
     except Refusal:
         yield problem("database", "the ledger's database does not answer", "start it, or mend TOLLBOOTH_DATABASE_URL")
     else:

@@ -40,7 +40,7 @@ def check(connection: Connection) -> None:
     if found is not None and found > HEAD:
         raise _newer(found)
     state = "has no ledger yet" if found is None else f"has a ledger of revision {found}, and this version needs {HEAD}"
-    raise ConfigurationError(f"the database {state}: run `fastapi-tollbooth db upgrade`")
+    raise ConfigurationError("outdated_ledger", f"the database {state}: run `fastapi-tollbooth db upgrade`")
 
 
 def upgrade(connection: Connection) -> None:
@@ -64,8 +64,9 @@ def upgrade(connection: Connection) -> None:
 
 def _newer(found: str) -> ConfigurationError:
     return ConfigurationError(
+        "newer_ledger",
         f"the database has a ledger of revision {found}, which a newer version of fastapi-tollbooth made; this version "
-        f"knows {HEAD}: install the newer version again"
+        f"knows {HEAD}: install the newer version again",
     )
 
 

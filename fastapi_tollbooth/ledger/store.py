@@ -268,7 +268,7 @@ def parsed(url: str) -> URL:
         return make_url(url)
     except (ArgumentError, ValueError):
         # Without its cause, which shows the URL, and so perhaps a password.
-        raise ConfigurationError("TOLLBOOTH_DATABASE_URL is not the URL of a database") from None
+        raise ConfigurationError("unknown_database", "TOLLBOOTH_DATABASE_URL is not the URL of a database") from None
 
 
 def _dialect_for(url: URL) -> Dialect:
@@ -277,14 +277,16 @@ def _dialect_for(url: URL) -> Dialect:
         return sqlite
     if name not in ("postgresql", "postgres"):
         raise ConfigurationError(
+            "unknown_database",
             f"TOLLBOOTH_DATABASE_URL names {name!r}; the ledger is kept in SQLite or PostgreSQL: write it like "
-            '"sqlite:///tollbooth.db" or "postgresql://user:password@host/database"'
+            '"sqlite:///tollbooth.db" or "postgresql://user:password@host/database"',
         )
     try:
         from fastapi_tollbooth.ledger import postgres
     except ImportError as error:
         raise ConfigurationError(
-            'a ledger in PostgreSQL needs the extra "postgres": pip install "fastapi-tollbooth[postgres]"'
+            "missing_extra",
+            'a ledger in PostgreSQL needs the extra "postgres": pip install "fastapi-tollbooth[postgres]"',
         ) from error
     return postgres
 

@@ -91,8 +91,9 @@ class DevNode:
     def __init__(self, keys: KeyRing, ledger: Ledger, environment: str, mark: Path | None = None) -> None:
         if environment == "production":
             raise ConfigurationError(
+                "development_node",
                 "the development Lightning node hands out preimages to anybody who asks, so it does not run with "
-                "TOLLBOOTH_ENVIRONMENT=production: configure a real node"
+                "TOLLBOOTH_ENVIRONMENT=production: configure a real node",
             )
         self._ledger = ledger
         self._mark = SharedMark(mark)
@@ -174,5 +175,5 @@ class DevNode:
 def _derived(keys: KeyRing, purpose: bytes) -> bytes:
     key = keys.derive(keys.newest, purpose)
     if key is None:
-        raise ConfigurationError("the key ring is empty")
+        raise ConfigurationError("no_secret", "the development node makes its keys of TOLLBOOTH_SECRET: set it")
     return key

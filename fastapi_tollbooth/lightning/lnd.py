@@ -26,7 +26,7 @@ class LndNode:
     def __init__(self, settings: LightningSettings) -> None:
         macaroon = required_key(settings, "LND's invoice.macaroon in hex: xxd -p -c 9999 invoice.macaroon")
         if not re.fullmatch("(?:[0-9a-fA-F]{2})+", macaroon):
-            raise ConfigurationError("TOLLBOOTH_LIGHTNING__API_KEY must be LND's invoice.macaroon in hex")
+            raise ConfigurationError("node_key", "TOLLBOOTH_LIGHTNING__API_KEY must be LND's invoice.macaroon in hex")
         headers = {"Grpc-Metadata-Macaroon": macaroon}
         self._client = NodeClient(_NAME, settings, default_url="https://127.0.0.1:8080", headers=headers)
 

@@ -42,7 +42,7 @@ def _nwc_node(settings: LightningSettings) -> LightningBackend:
         from fastapi_tollbooth.lightning.nwc import NwcNode
     except ImportError as error:
         raise ConfigurationError(
-            'Nostr Wallet Connect needs the extra "nwc": pip install "fastapi-tollbooth[nwc]"'
+            "missing_extra", 'Nostr Wallet Connect needs the extra "nwc": pip install "fastapi-tollbooth[nwc]"'
         ) from error
     return NwcNode(settings)
 

@@ -153,6 +153,7 @@ def _connection(text: str) -> tuple[bytes, bytes, list[str]]:
 
 def _not_a_connection() -> ConfigurationError:
     return ConfigurationError(
+        "node_address",
         "TOLLBOOTH_LIGHTNING__URL must be the connection string of a wallet that speaks Nostr Wallet Connect: "
-        "nostr+walletconnect://<key>?relay=wss://...&secret=..."
+        "nostr+walletconnect://<key>?relay=wss://...&secret=...",
     )

@@ -191,7 +191,7 @@ def required_key(settings: LightningSettings, what: str) -> str:
     """
     key = settings.api_key.get_secret_value().strip() if settings.api_key else ""
     if not key or not key.isascii() or not key.isprintable():
-        raise ConfigurationError(f"TOLLBOOTH_LIGHTNING__API_KEY must be {what}")
+        raise ConfigurationError("node_key", f"TOLLBOOTH_LIGHTNING__API_KEY must be {what}")
     return key
 
 
@@ -204,8 +204,9 @@ def uses_tls(addresses: Sequence[str], settings: LightningSettings) -> bool:
     secured = [urlsplit(address).scheme in ("https", "wss") for address in addresses]
     if not all(secured) and (settings.tls_cert or settings.tls_pin):
         raise ConfigurationError(
+            "node_certificate",
             "TOLLBOOTH_LIGHTNING__TLS_CERT and __TLS_PIN say which certificate the node must have, but its address "
-            "does without: use https, or wss"
+            "does without: use https, or wss",
         )
     return any(secured)
 
@@ -214,7 +215,8 @@ def _base_url(url: str | None) -> str:
     parts = urlsplit(url or "")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ConfigurationError(
+            "node_address",
             "TOLLBOOTH_LIGHTNING__URL must be the address of the node, such as https://node.example:8080, "
-            "without a user, a password or a query: keys go to TOLLBOOTH_LIGHTNING__API_KEY"
+            "without a user, a password or a query: keys go to TOLLBOOTH_LIGHTNING__API_KEY",
         )
     return parts.geturl()

@@ -21,7 +21,11 @@ def tls_context(certificate: Path | None, pin: bytes | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=certificate)
     except OSError as error:
-        raise ConfigurationError(f"TOLLBOOTH_LIGHTNING__TLS_CERT: {certificate} cannot be read: {error}") from error
+        raise ConfigurationError(
+            "node_certificate",
+            f"TOLLBOOTH_LIGHTNING__TLS_CERT: {certificate} cannot be read, or holds no certificate: name a PEM "
+            f"file ({error})",
+        ) from error
     if pin is not None:
         if certificate is None:
             context.check_hostname = False

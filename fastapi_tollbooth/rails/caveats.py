@@ -116,8 +116,9 @@ def require_condition(condition: str, service: str) -> None:
     """
     if not _CONDITION.fullmatch(condition) or condition in _OURS or condition.startswith(f"{service}_"):
         raise ConfigurationError(
+            "caveat_name",
             f"{condition!r} cannot be a caveat: write a name in lower case that is neither 'services' nor 'preimage' "
-            f"and does not begin with '{service}_'"
+            f"and does not begin with '{service}_'",
         )
 
 
@@ -136,7 +137,7 @@ def require_value(condition: str, value: object) -> str:
     ):
         return value
     raise ConfigurationError(
-        f"a value of the caveat {condition!r} is not plain ASCII text of at most {MAX_VALUE} signs"
+        "caveat_value", f"a value of the caveat {condition!r} is not plain ASCII text of at most {MAX_VALUE} signs"
     )
 
 

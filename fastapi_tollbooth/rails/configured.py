@@ -46,9 +46,10 @@ def configured_rails(
             rails.append(PrepaidRail(settings, keys(), ledger, rates, caveats))
     if not rails:
         raise ConfigurationError(
+            "no_rail",
             "no way to be paid is configured: set TOLLBOOTH_LIGHTNING__BACKEND, __URL and __API_KEY to your node, or "
             "TOLLBOOTH_X402__PAY_TO and __NETWORKS to your wallet, or pass Tollbooth(lightning=...) or "
-            "Tollbooth(rails=[...])"
+            "Tollbooth(rails=[...])",
         )
     return tuple(rails)
 

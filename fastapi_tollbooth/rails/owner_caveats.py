@@ -40,7 +40,7 @@ def registration(
     """
     require_condition(condition, service)
     if condition in caveats:
-        raise ConfigurationError(f"the caveat {condition!r} is there already")
+        raise ConfigurationError("caveat_name", f"the caveat {condition!r} is there already: choose another name")
 
     def register(check: Check) -> Check:
         caveats[condition] = OwnerCaveat(check, mint)

@@ -34,5 +34,8 @@ def atomic_amount(price: Money, decimals: int, rate: Rate | None) -> int:
     scale: int = 10**decimals
     atomic, rest = divmod(price.amount * scale, MICRO_PER_USD)
     if rest or not 0 < atomic <= MAX_ATOMIC:
-        raise ConfigurationError(f"{price} cannot be paid in a token with {decimals} decimals")
+        raise ConfigurationError(
+            "inexpressible_price",
+            f"{price} cannot be paid in a token with {decimals} decimals: declare a price that it can express",
+        )
     return atomic

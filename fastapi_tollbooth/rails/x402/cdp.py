@@ -33,7 +33,7 @@ class CdpAuthorizer:
             from cryptography.hazmat.primitives.serialization import load_pem_private_key
         except ImportError as error:
             raise ConfigurationError(
-                "Coinbase's facilitator needs signed calls: pip install 'fastapi-tollbooth[cdp]'"
+                "missing_extra", "Coinbase's facilitator needs signed calls: pip install 'fastapi-tollbooth[cdp]'"
             ) from error
         self._jwt = jwt
         self._key_id = key_id
@@ -47,7 +47,11 @@ class CdpAuthorizer:
                     raise ValueError
                 self._key, self._algorithm = Ed25519PrivateKey.from_private_bytes(raw[:_SEED_BYTES]), "EdDSA"
         except (ValueError, TypeError, binascii.Error):
-            raise ConfigurationError("TOLLBOOTH_X402__CDP_API_KEY_SECRET is not a CDP API key's secret") from None
+            raise ConfigurationError(
+                "cdp_key",
+                "TOLLBOOTH_X402__CDP_API_KEY_SECRET is not the secret of a CDP API key: copy it whole, as it "
+                "was shown when the key was made",
+            ) from None
 
     def headers(self, method: str, url: str) -> Mapping[str, str]:
         """The headers for one call."""

@@ -88,7 +88,9 @@ def network_id(text: str) -> str:
     if _EVM_ID.fullmatch(text) or _SVM_ID.fullmatch(text):
         return text
     names = ", ".join(str(name) for name in BY_NAME)
-    raise ConfigurationError(f"{text!r} is not a network: write a CAIP-2 id such as eip155:8453, or one of {names}")
+    raise ConfigurationError(
+        "unknown_network", f"{text!r} is not a network: write a CAIP-2 id such as eip155:8453, or one of {names}"
+    )
 
 
 def find_network(text: str, token: Token | None = None) -> Network:
@@ -101,8 +103,9 @@ def find_network(text: str, token: Token | None = None) -> Network:
     known = BY_ID.get(id_)
     if token is None and known is None:
         raise ConfigurationError(
+            "unknown_token",
             f"no token is known on {text}: name one in TOLLBOOTH_X402__ASSETS, such as "
-            f'{{"{id_}": {{"address": "0x...", "decimals": 6, "name": "USDC", "version": "2"}}}}'
+            f'{{"{id_}": {{"address": "0x...", "decimals": 6, "name": "USDC", "version": "2"}}}}',
         )
     network = Network(id_, known.name if known else None, token or known.token)  # type: ignore[union-attr]
     address = read_address(network, network.token.address, "the token's address")
@@ -117,10 +120,12 @@ def read_address(network: Network, text: str, what: str) -> str:
     """
     pattern, example = (_EVM_ADDRESS, "0x and 40 hex digits") if network.is_evm else (_SVM_ADDRESS, "base58")
     if not pattern.fullmatch(text):
-        raise ConfigurationError(f"{what} on {network.name or network.id} is {example}, not {text!r}")
+        raise ConfigurationError("wrong_address", f"{what} on {network.name or network.id} is {example}, not {text!r}")
     if not network.is_evm:
         return text
     address = checksummed(text)
     if text[2:] not in (address[2:], text[2:].lower(), text[2:].upper()):
-        raise ConfigurationError(f"{what}, {text}, is mistyped: upper and lower case do not fit (EIP-55)")
+        raise ConfigurationError(
+            "wrong_address", f"{what}, {text}, is mistyped: upper and lower case do not fit (EIP-55); copy it again"
+        )
     return address
