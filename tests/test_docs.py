@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import typer
 
-from fastapi_tollbooth import Reject, cors, errors
+from fastapi_tollbooth import ConfigurationError, Reject, cors, errors
 from fastapi_tollbooth.cli import main
 from fastapi_tollbooth.ledger.operations import Reason
 from tests.service import free_port, wait_for
@@ -104,13 +104,16 @@ def test_every_attack_is_answered_and_its_tests_are_there() -> None:
         assert found or "does not apply" in answer, f"A{number}"
 
 
+OWNERS = {"ConfigurationError"}
+
+
 def raised_reasons() -> set[str]:
     """Every slug that a refusal is made with, and those of the ledger."""
     found = {reason.value for reason in Reason} | {Reject().reason}
     kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type)} | {"Rejected"}
     for path in (ROOT / "fastapi_tollbooth").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds - OWNERS:
                 slugs = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
                 found |= {slug for slug in slugs if isinstance(slug, str) and re.fullmatch("[a-z]+(_[a-z]+)+", slug)}
     return found
@@ -121,6 +124,45 @@ def test_every_reason_has_an_anchor_with_its_cause_and_cure_and_no_other_has() -
     sections = dict(re.findall(r"^### `([a-z_]+)`\n\n(.+?)(?=\n##|\Z)", page, re.MULTILINE | re.DOTALL))
     assert set(sections) == raised_reasons()
     assert [reason for reason, text in sections.items() if len(text) < 30] == []
+
+
+class Raised(NamedTuple):
+    """A place that makes a configuration error, and what is constant in its text: "…" stands for the rest."""
+
+    where: str
+    reason: str
+    text: str
+
+
+def constant(text: ast.expr) -> str:
+    if isinstance(text, ast.Constant) and isinstance(text.value, str):
+        return text.value
+    return "".join(map(constant, text.values)) if isinstance(text, ast.JoinedStr) else "…"
+
+
+def configuration_errors() -> Iterator[Raised]:
+    for path in sorted((ROOT / "fastapi_tollbooth").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in OWNERS:
+                where = f"{path.name}:{node.lineno}"
+                assert len(node.args) == 2, f"{where}: a configuration error has a reason and a detail"
+                yield Raised(where, *map(constant, node.args))
+
+
+def test_every_configuration_error_has_an_anchor_with_its_cause_and_cure_and_no_other_has() -> None:
+    page = (ROOT / "docs" / "configuration-errors.md").read_text()
+    found = re.findall(r"^### `(.+?)`\n\n> ([^\n]+)\n\n(.+?)(?=\n##|\Z)", page, re.MULTILINE | re.DOTALL)
+    sections = {reason: (said, help_) for reason, said, help_ in found}
+    raised = list(configuration_errors())
+    assert [each.where for each in raised if each.reason not in sections] == []
+    assert {each.reason for each in raised} == set(sections) == set(re.findall("^### `(.+)`", page, re.MULTILINE))
+    for reason, (said, help_) in sections.items():
+        assert len(help_) > 60, f"{reason}: cause and cure"
+        texts = " ".join(each.text for each in raised if each.reason == reason)
+        if texts.strip("…"):  # else what it says is put together elsewhere
+            assert [part for part in said.split("…") if part.strip() not in texts] == [], reason
+    anchors_of_the_page = anchors(ROOT / "docs" / "configuration-errors.md")
+    assert {ConfigurationError(each.reason, "").url.partition("#")[2] for each in raised} <= anchors_of_the_page
 
 
 def test_every_header_is_documented() -> None:
