@@ -1,5 +1,6 @@
 """Payments that are claimed by one request and settled later."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -51,6 +52,34 @@ def settling(book: Book) -> Claimed:
     of = claimed(book)
     assert apply(book, BeginSettlement(KEY, of.toll)) == Moved(PaymentState.SETTLING)
     return of
+
+
+def by(digest: str | None) -> Claim:
+    operation = claim()
+    return operation._replace(payment=replace(operation.payment, digest=digest))
+
+
+@pytest.mark.parametrize("other", ["another", None])
+def test_what_may_be_owed_is_claimed_with_the_credential_that_was_found_good(book: Book, other: str | None) -> None:
+    of = claimed(book, by("first"))
+    assert reason(book, by(other)) is Reason.IN_USE
+    apply(book, BeginSettlement(KEY, of.toll))
+    assert reason(book, by(other)) is Reason.ALTERED
+    assert reason(book, by("first")) is Reason.UNSETTLED
+    apply(book, EndClaim(KEY, of.toll, PaymentState.UNKNOWN))
+    assert reason(book, by(other)) is Reason.ALTERED
+    apply(book, CompleteSettlement(KEY, "0x1"))
+    assert reason(book, by(other)) is Reason.ALTERED
+    assert claimed(book, by("first")).settled
+
+
+def test_what_was_not_paid_may_be_signed_anew(book: Book) -> None:
+    of = claimed(book, by("first"))
+    apply(book, EndClaim(KEY, of.toll, PaymentState.RELEASED))
+    of = claimed(book, by("second"))
+    apply(book, BeginSettlement(KEY, of.toll))
+    assert reason(book, by("first")) is Reason.ALTERED
+    assert reason(book, by("second")) is Reason.UNSETTLED
 
 
 def reason(book: Book, operation: Operation) -> Reason:

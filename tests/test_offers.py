@@ -17,7 +17,7 @@ SOLANA = Offer(Asked(find_network("solana"), 10_000, "1" * 32), 300, fee_payer="
 
 
 def envelope(network: str, asset: str | None = None, scheme: str = "exact") -> Envelope:
-    return Envelope(2, scheme, network, {}, {}, asset)
+    return Envelope(2, scheme, network, {}, {}, b"", asset)
 
 
 def test_version_2_asks_in_atomic_units_by_caip_2() -> None:

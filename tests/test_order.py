@@ -20,7 +20,7 @@ PLACE = accepted(X402Settings(pay_to=PAY_TO, networks=["base"], facilitator_url=
 
 def order(**changes: Any) -> Order:
     payment = read_payment(payload(10_000, **changes), Asked(PLACE.network, 10_000, PAY_TO))
-    return Order(PLACE, payment, PRICE, PRICE, "/x", {"secret": "signature"})
+    return Order(PLACE, payment, PRICE, PRICE, "/x", {"secret": "signature"}, "d1")
 
 
 def test_each_payment_has_an_account_of_its_own() -> None:

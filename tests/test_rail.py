@@ -648,6 +648,20 @@ def test_a_metered_payment_moves_the_most_first_and_charges_what_was_used(desk: 
     assert desk.states() == ["settled"]
 
 
+def test_the_id_of_a_metered_toll_is_that_of_its_charge(desk: Desk) -> None:
+    seen: list[Toll] = []
+
+    @desk.app.get("/metered")
+    async def metered(toll: Annotated[Toll, Depends(priced("$0.50", metered=True))]) -> str:
+        seen.append(toll)
+        toll.use("$0.03")
+        return "one"
+
+    assert desk.get("/metered", desk.payment("/metered")).status_code == 200
+    corrected = desk.client.portal.call(desk.tollbooth.reconcile, seen[0].id, "$0.01")  # type: ignore[union-attr]
+    assert (str(corrected), desk.earned()) == ("$0.01", 10_000)
+
+
 def test_a_handler_that_charges_nothing_moves_nothing(desk: Desk) -> None:
     @desk.app.get("/sorry")
     async def sorry(toll: Annotated[Toll, Depends(priced("$0.50"))]) -> str:

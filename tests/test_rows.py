@@ -13,7 +13,7 @@ from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.tables import AccountRow, PaymentRow
 
 ENDS = datetime(2030, 1, 31, 23, 59, 58, 7, timezone(timedelta(hours=2)))
-PAYMENT = Payment("x402", "x402:é\"'\\", 30, Asset.USD, "0x{payer}, NULL", None, "100000.000000", ENDS)
+PAYMENT = Payment("x402", "x402:é\"'\\", 30, Asset.USD, "0x{payer}, NULL", None, "100000.000000", ENDS, "digest")
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def order(stub: StubFacilitator, **changes: Any) -> Order:
     wanted = {"network": place.network.id, "asset": place.network.token.address}
     body = {"x402Version": 2, "paymentPayload": {"payload": sent}, "paymentRequirements": wanted}
     payment = read_payment(sent, Asked(place.network, 10_000, PAY_TO))
-    return Order(place, payment, PRICE, PRICE, "/x", body)
+    return Order(place, payment, PRICE, PRICE, "/x", body, "d1")
 
 
 async def state(settler: Settler, order: Order) -> PaymentState | None:

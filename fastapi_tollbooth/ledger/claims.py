@@ -8,7 +8,8 @@
 
 A claim is a pending transfer from the world outside to the payer's account: it promises money that is yet to come. The
 payer's account shows it only once it is settled. A settled payment is *owed* until a toll that it was charged for is
-posted: the same payment is then good for the same request again, and no second one is needed.
+posted: the same payment is then good for the same request again, and no second one is needed. Who pays, and with which
+nonce, is public once money has moved: what may be owed is claimed with the credential that was found good, or not.
 """
 
 from dataclasses import replace
@@ -91,15 +92,25 @@ def _refusal(operation: Claim, account: Account | None, record: PaymentRecord | 
             return Refused(Reason.UNKNOWN_ACCOUNT)
         if account.revoked:
             return Refused(Reason.REVOKED)
-    used = None if record is None else _use(record)
-    if used is not None:
-        return Refused(used)
+    if record is not None:
+        used = _use(record)
+        if used in (None, Reason.UNSETTLED) and _is_altered(record, operation):
+            return Refused(Reason.ALTERED)
+        if used is not None:
+            return Refused(used)
     asset, amount = (operation.payment.asset, operation.payment.amount)
     if record is not None and record.state is PaymentState.SETTLED:
         asset, amount = record.payment.asset, record.payment.amount
     if operation.price.asset is not asset or (account is not None and account.asset is not asset):
         return Refused(Reason.WRONG_ASSET)
     return Refused(Reason.INSUFFICIENT) if operation.price.amount > amount else None
+
+
+def _is_altered(record: PaymentRecord, operation: Claim) -> bool:
+    """Whether what may have been paid already is claimed with another credential than that which was found good."""
+    if record.state in (PaymentState.RELEASED, PaymentState.FAILED):
+        return False
+    return record.payment.digest not in (None, operation.payment.digest)
 
 
 def _use(record: PaymentRecord) -> Reason | None:

@@ -213,6 +213,7 @@ class Reason(StrEnum):
     IN_USE = "payment_in_use"
     UNSETTLED = "payment_unsettled"
     ALREADY_SPENT = "already_spent"
+    ALTERED = "payment_altered"
     NOT_POSSIBLE = "not_possible"
 
 

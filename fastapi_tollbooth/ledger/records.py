@@ -107,6 +107,7 @@ class Payment:
     """One external payment. ``spend_key`` is unique for ever: the same money never funds twice.
 
     ``expires_at`` is when the payer's promise of it lapses, for payments that are claimed before they are settled.
+    ``digest`` is that of the credential that it was claimed with, where only whoever has that may use what is owed.
     """
 
     rail: str
@@ -117,6 +118,7 @@ class Payment:
     reference: str | None = None
     rate: str | None = None
     expires_at: datetime | None = None
+    digest: str | None = None
 
 
 @dataclass(slots=True)

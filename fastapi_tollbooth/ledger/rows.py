@@ -67,7 +67,7 @@ CHARGES = """
 
 PAYMENT = """
        p.spend_key, p.rail, p.amount, p.asset, p.payer, p.reference, p.rate, p.expires_at, p.account_id, p.state,
-       p.toll_id, coalesce(r.phase, c.phase)
+       p.digest, p.toll_id, coalesce(r.phase, c.phase)
 """
 """What `payments` reads."""
 
@@ -78,15 +78,16 @@ PAYMENTS = """
  WHERE p.spend_key
 """
 
-CHANGED_PAYMENT = ("spend_key", "state", "amount", "reference", "rate", "toll_id", "expires_at", "updated_at")
+CHANGED_PAYMENT = ("spend_key", "state", "amount", "reference", "rate", "digest", "toll_id", "expires_at", "updated_at")
 NEW_PAYMENT = (*CHANGED_PAYMENT, "rail", "account_id", "asset", "payer", "created_at")
 
 
 def payments(rows: Iterable[Row], read: Convert = _as_it_is) -> Iterator[PaymentRecord]:
     """The payments of loaded rows."""
-    for spend_key, rail, amount, asset, payer, reference, rate, expires_at, account_id, state, toll, delivery in rows:
+    for spend_key, rail, amount, asset, payer, reference, rate, expires_at, *held in rows:
+        account_id, state, digest, toll, delivery = held
         ends = expires_at and read(expires_at)
-        payment = Payment(rail, spend_key, amount, Asset(asset), payer, reference, rate, ends)
+        payment = Payment(rail, spend_key, amount, Asset(asset), payer, reference, rate, ends, digest)
         yield PaymentRecord(payment, account_id, PaymentState(state), toll, delivery)
 
 
@@ -106,4 +107,4 @@ def new_payments(book: Book, write: Convert = _as_it_is) -> list[Row]:
 def _changes(record: PaymentRecord, write: Convert, now: Any) -> Row:
     p = record.payment
     expires_at = p.expires_at and write(p.expires_at)
-    return (p.spend_key, record.state, p.amount, p.reference, p.rate, record.toll, expires_at, now)
+    return (p.spend_key, record.state, p.amount, p.reference, p.rate, p.digest, record.toll, expires_at, now)

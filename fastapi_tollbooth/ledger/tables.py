@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Sequence,
     text,
@@ -147,10 +148,27 @@ class PaymentRow(TollboothTable, table=True):
     payer: str = Field(sa_type=AutoString)
     reference: str | None = Field(default=None, sa_type=AutoString)
     rate: str | None = Field(default=None, sa_type=AutoString)
+    digest: str | None = Field(default=None, sa_type=AutoString)
     toll_id: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
     expires_at: datetime | None = Field(default=None, sa_column=Column(Moment(), nullable=True))
     created_at: datetime = Field(sa_column=Column(Moment(), nullable=False))
     updated_at: datetime = Field(sa_column=Column(Moment(), nullable=False))
+
+
+class AnswerRow(TollboothTable, table=True):
+    """A request that its payer gave an identifier, and its answer once there is one. Deleted when it expires.
+
+    ``key`` and ``request`` are hashes, and ``sealed`` is opened by the payment that came with the request alone.
+    """
+
+    __tablename__ = "tollbooth_answer"
+    __table_args__ = (Index("ix_tollbooth_answer_expires_at", "expires_at"),)
+
+    key: str = Field(sa_type=AutoString, primary_key=True)
+    spend_key: str = Field(sa_type=AutoString)
+    request: str = Field(sa_type=AutoString)
+    sealed: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    expires_at: datetime = Field(sa_column=Column(Moment(), nullable=False))
 
 
 class CheckpointRow(TollboothTable, table=True):

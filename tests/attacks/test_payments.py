@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +22,8 @@ from fastapi_tollbooth import Reject, Tollbooth, TollboothSettings, priced
 from fastapi_tollbooth.hardening import is_weak
 from fastapi_tollbooth.lightning.bolt11 import decode
 from tests.attacks.counters import SERVED, Counter, FakeCounter, L402Counter, X402Counter, counter_of
-from tests.x402_payer import encode, sign
+from tests.x402_payer import SIGNATURE, encode, sign
+from tests.x402_payer import decode as decode_header
 
 
 @pytest.fixture
@@ -113,6 +114,65 @@ def test_a6_a_settlement_whose_answer_is_lost_is_not_paid_again(x402: X402Counte
     assert "payment-required" not in refused.headers
     assert SERVED not in refused.text
     assert len(x402.facilitator.transfers) == 1
+
+
+def on_chain(payment: dict[str, str], *, signature: str | None = None) -> dict[str, Any]:
+    """What everybody can read of a payment that has been made, as a payment of somebody else's making."""
+    signed = decode_header(payment["PAYMENT-SIGNATURE"])
+    authorization = signed["payload"]["authorization"]
+    copied = {"signature": signature or "0x" + "22" * 65, "authorization": authorization}
+    network, scheme = signed["accepted"]["network"], signed["accepted"]["scheme"]
+    return (
+        {"x402Version": 1, "scheme": scheme, "network": network, "payload": copied}
+        if signature
+        else {
+            **signed,
+            "payload": copied,
+        }
+    )
+
+
+@pytest.mark.parametrize("signature", [None, SIGNATURE])
+def test_a1_what_is_owed_is_not_served_to_who_saw_the_payment_on_chain(tmp_path: Path, signature: str | None) -> None:
+    with counter_of("x402", tmp_path) as counter:
+        assert isinstance(counter, X402Counter)
+        app, failing = counter.client.app, [True]
+        assert isinstance(app, FastAPI)
+
+        @app.get("/owed", dependencies=[Depends(priced("$0.01", settle="before"))])
+        async def owed() -> str:
+            counter.runs.append("/owed")
+            if failing.pop():
+                raise HTTPException(500)
+            failing.append(False)
+            return SERVED
+
+        payment = counter.buy("/owed")
+        assert counter.get("/owed", payment).status_code == 500
+        assert len(counter.facilitator.transfers) == 1
+        failing.append(False)
+        stolen = on_chain(payment, signature=signature)
+        for name in ("PAYMENT-SIGNATURE", "X-PAYMENT"):
+            refused = counter.get("/owed", {name: encode(stolen)})
+            assert (refused.status_code, refused.json()["reason"]) == (403, "payment_altered")
+        assert counter.runs == ["/owed"]
+        assert counter.get("/owed", payment).status_code == 200
+        assert counter.get("/owed", {"PAYMENT-SIGNATURE": encode(stolen)}).json()["reason"] == "already_spent"
+        assert counter.runs == ["/owed"] * 2
+
+
+def test_a6_an_unknown_payment_is_not_resolved_for_who_saw_it_on_chain(x402: X402Counter) -> None:
+    x402.facilitator.lose_settle_answer = True
+    payment = x402.buy()
+    assert x402.get("/goods", payment).status_code == 503
+    settled = {"success": True, "transaction": f"0x{1:064x}", "network": "eip155:84532"}
+    x402.facilitator.settle_answer, asked = (200, settled), x402.facilitator.count("/settle")
+    refused = x402.get("/goods", {"PAYMENT-SIGNATURE": encode(on_chain(payment))})
+    assert (refused.status_code, refused.json()["reason"]) == (403, "payment_altered")
+    # Nobody is asked about a payment with a stranger's words.
+    assert x402.facilitator.count("/settle") == asked
+    assert x402.runs == ["/goods"]
+    assert x402.get("/goods", payment).status_code == 200
 
 
 def test_a7_a_facilitator_that_says_yes_to_everything_sells_once(x402: X402Counter) -> None:

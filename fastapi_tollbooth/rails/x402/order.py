@@ -17,6 +17,11 @@ LATEST = 253_402_300_799
 """The last second that a timestamp can name: payers may sign for longer."""
 
 BUSY = "This payment is being worked on by another request. Do not pay again: send it again in a moment."
+_FORBIDDEN = {
+    ops.Reason.ALREADY_SPENT: ("already_spent", "This payment was spent. If you were not served, do not pay again."),
+    ops.Reason.ALTERED: ("payment_altered", "This payment was sent in another form before. Send it as it was then."),
+    ops.Reason.REVOKED: ("credential_revoked", "This payment was revoked by the service."),
+}
 UNKNOWN = "Whether the payment arrived is not known yet. Do not pay again: send the same payment in a moment."
 
 
@@ -31,6 +36,7 @@ class Order:
         price: What of it the request costs.
         route: The route template.
         body: What the facilitator is asked about.
+        digest: That of all that the payer sent; what is owed is served to nobody who cannot send just that again.
         buys_credit: Whether the money stays on the payment's account, instead of being earned.
     """
 
@@ -40,6 +46,7 @@ class Order:
     price: Money
     route: str
     body: Mapping[str, Any] = field(repr=False)
+    digest: str
     buys_credit: bool = False
 
     @property
@@ -60,6 +67,7 @@ class Order:
             asset=self.value.asset,
             payer=f"{self.accepted.network.id}:{payment.payer}",
             expires_at=expires_at,
+            digest=self.digest,
         )
         return ops.Claim(claimed, payment.spend_key, self.price, self.route)
 
@@ -87,13 +95,11 @@ def refusal_of(outcome: ops.Outcome) -> Exception:
     """What a caller is told whose payment the ledger does not let them use."""
     if not isinstance(outcome, ops.Refused):
         return TypeError(f"the ledger answered a claim with {outcome!r}")
+    if outcome.reason in _FORBIDDEN:
+        return Forbidden(*_FORBIDDEN[outcome.reason])
     match outcome.reason:
         case ops.Reason.IN_USE | ops.Reason.UNSETTLED:
             return Conflict("payment_in_use", BUSY)
-        case ops.Reason.ALREADY_SPENT:
-            return Forbidden("already_spent", "This payment was spent. If you have not been served, do not pay again.")
-        case ops.Reason.REVOKED:
-            return Forbidden("credential_revoked", "This payment was revoked by the service.")
         case ops.Reason.INSUFFICIENT:
             return CredentialRefused("wrong_amount", "The payment is not the amount that this request costs.")
         case reason:

@@ -33,7 +33,7 @@ from fastapi_tollbooth.rails.x402.quotes import Quoted, Quotes, Subject, expiry,
 from fastapi_tollbooth.rails.x402.resource import resource_url
 from fastapi_tollbooth.rails.x402.settling import Settler
 from fastapi_tollbooth.rails.x402.transport import KeepAliveTransport
-from fastapi_tollbooth.rails.x402.wire import RECEIPT_HEADERS, Envelope, X402Credential, encode, find, parse
+from fastapi_tollbooth.rails.x402.wire import RECEIPT_HEADERS, Envelope, X402Credential, digest, encode, find, parse
 from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.toll import Quote, Toll
@@ -169,6 +169,7 @@ class X402Rail:
             price=_money(asked, asked.amount),
             route=quote.route,
             body=self._question(envelope, taken, quote),
+            digest=digest(envelope.canonical),
             buys_credit=quote.terms.buys_credit,
         )
         late = holds is not None and holds.expires_at < time.time()
@@ -211,7 +212,7 @@ class X402Rail:
             except CredentialRefused as refused:
                 refused.headers = _receipt(version, held, "", str(refused.members.get("settlementReason", "")))
                 raise
-            toll.authorization = (version, held)
+            toll.authorization, toll.id = (version, held), str(held.toll)
         return Receipt((*_receipt(version, held, held.reference), *self._rest(held)))
 
     def _rest(self, held: Held) -> tuple[tuple[str, str], ...]:
