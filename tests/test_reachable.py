@@ -19,6 +19,7 @@ from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.rails import Challenge
 from fastapi_tollbooth.testing import FakeTollbooth
 from tests.service import free_port
+from tests.x402_payer import PAY_TO
 
 
 def patient(tmp_path: Path, **settings: Any) -> Patient:
@@ -45,6 +46,11 @@ def test_a_healthy_service_is_healthy(tmp_path: Path) -> None:
     found = findings(patient(tmp_path))
     assert levels(found) == {Level.OK}
     assert {finding.check for finding in found} == {"database", "offers"}
+
+
+def test_every_way_to_be_paid_makes_its_offer(tmp_path: Path) -> None:
+    [finding] = findings(patient(tmp_path, x402={"pay_to": PAY_TO, "networks": ["base-sepolia"]}), reachable.offers)
+    assert (finding.level, finding.detail[:13]) == (Level.OK, "2 ways to pay")
 
 
 def test_a_database_that_is_none_is_found(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 from sqlalchemy import Connection, func, select
+from starlette.requests import HTTPConnection
 
 from fastapi_tollbooth.doctor import Finding, Patient, ok, problem
 from fastapi_tollbooth.errors import ConfigurationError, RailUnavailable, Refusal
@@ -21,6 +22,14 @@ MOST_HEADER_BYTES = 8_192
 MOST_SKEW = 30.0
 
 _PRICE = Money.parse("$0.01")
+_REQUEST = {
+    "type": "http",
+    "method": "GET",
+    "scheme": "https",
+    "path": "/doctor",
+    "query_string": b"",
+    "headers": [(b"host", b"api.example.com")],
+}
 _transfer = metadata.tables["tollbooth_transfer"]
 
 
@@ -58,7 +67,7 @@ async def offers(patient: Patient) -> AsyncIterator[Finding]:
     size, found = 0, 0
     for rail in patient.tollbooth.rails:
         try:
-            size += await _offer(rail)
+            size += await _offer(rail, patient)
         except RailUnavailable as error:
             mend = "start the node or facilitator, mend its URL and key, or set TOLLBOOTH_BTC_USD"
             yield problem("offers", f"the rail {rail.name!r} can offer nothing: {error}", mend)
@@ -120,8 +129,10 @@ def clock(answer: httpx.Response) -> Iterator[Finding]:
         yield ok("clock", f"agrees with {answer.url.host}")
 
 
-async def _offer(rail: Rail[Any]) -> int:
-    challenge = await rail.challenge(Quote(_PRICE, "/doctor", "doctor"), None)
+async def _offer(rail: Rail[Any], patient: Patient) -> int:
+    # Offers may name the address that was called, and what the application says of itself.
+    scope = {**_REQUEST, "app": patient.app}
+    challenge = await rail.challenge(Quote(_PRICE, "/doctor", "doctor", connection=HTTPConnection(scope)), None)
     return sum(len(name) + len(value) + 4 for name, value in challenge.headers)
 
 

@@ -24,6 +24,7 @@ Command = Sequence[str | Path]
 
 PythonOf = Callable[..., Path]
 NodeFolderOf = Callable[..., Path]
+ProgramOf = Callable[..., Path]
 
 _INSTALL_SECONDS = 600
 _CLIENT_SECONDS = 60
@@ -63,6 +64,41 @@ def node_folder_of(pytestconfig: pytest.Config) -> NodeFolderOf:
         return _prepared(pytestconfig, ("npm", *packages), install)
 
     return folder_with
+
+
+@pytest.fixture(scope="session")
+def program_of(pytestconfig: pytest.Config) -> ProgramOf:
+    """``program_of("nginx", "-v")``: the program that is installed, or that of Debian's package of its name.
+
+    The package is unpacked into pytest's cache, with lists of packages of our own: nothing is installed, and nobody
+    need be root. Skips where that cannot be; the arguments are for a first call, which shows that it runs.
+    """
+
+    def program(name: str, *arguments: str) -> Path:
+        installed = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+        if installed is not None:
+            return Path(installed)
+        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+            pytest.skip(f"{name} is not installed, and this is no Debian to take its package from")
+
+        def install(folder: Path) -> None:
+            lists, archives = folder / "lists" / "partial", folder / "cache" / "archives" / "partial"
+            for each in (lists, archives):
+                each.mkdir(parents=True)
+            apt = ["apt-get", "-qq", f"-oDir::State::Lists={lists.parent}", f"-oDir::Cache={folder / 'cache'}"]
+            _run_or_skip([*apt, "update"], folder, name)
+            _run_or_skip([*apt, "download", name], folder, name)
+            for package in folder.glob("*.deb"):
+                _run_or_skip(["dpkg-deb", "--extract", package, folder], folder, name)
+            shutil.rmtree(folder / "lists")
+            shutil.rmtree(folder / "cache")
+
+        folder = _prepared(pytestconfig, ("debian", name), install)
+        [found] = [path for path in (folder / "usr/sbin" / name, folder / "usr/bin" / name) if path.exists()]
+        _run_or_skip([found, *arguments], folder, name)
+        return found
+
+    return program
 
 
 @pytest.fixture
@@ -132,6 +168,16 @@ def _run(
     if done.returncode != 0:
         pytest.fail(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}", pytrace=False)
     return done.stdout
+
+
+def _run_or_skip(command: Command, cwd: Path, name: str) -> None:
+    try:
+        done = subprocess.run(command, cwd=cwd, timeout=120, capture_output=True, text=True, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"{name} is not installed, and its package does not come within two minutes")
+    if done.returncode != 0:
+        said = (done.stderr.strip() or "nothing").splitlines()[-1]
+        pytest.skip(f"{name} is not installed, and {Path(command[0]).name} cannot make it run: {said}")
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], base: str, log_path: Path) -> None:
