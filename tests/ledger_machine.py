@@ -33,11 +33,13 @@ from fastapi_tollbooth.ledger.operations import (
     Revoke,
     Void,
 )
-from fastapi_tollbooth.ledger.records import Payment, PaymentState
+from fastapi_tollbooth.ledger.records import Cap, Payment, PaymentState
 
 ACCOUNTS = ("a", "b", "c")
 PAYERS = ("x", "y")
 EXPIRED = "expired"
+CAPS = (("wide", 500), ("narrow", 150))
+"""Each account has these, one inside the other."""
 
 
 class Keeper(Protocol):
@@ -53,6 +55,10 @@ class Keeper(Protocol):
 
     def balances(self) -> dict[str, tuple[int, int]]:
         """What is written down: posted and pending of every account, by key."""
+        ...
+
+    def uses(self) -> dict[str, int]:
+        """What is written down as promised and spent under every cap, by key."""
         ...
 
     def problem(self) -> str | None:
@@ -75,10 +81,15 @@ class ModelToll:
     posted: int = 0
     refunded: int | None = None
     adjusted: int | None = None
+    caps: tuple[Cap, ...] = ()
 
     @property
     def earned(self) -> int:
         return self.posted + (self.adjusted or 0) - (self.refunded or 0)
+
+    @property
+    def cost(self) -> int:
+        return self.held if self.state == "open" else self.earned
 
 
 @dataclass
@@ -120,11 +131,13 @@ class LedgerMachine(RuleBasedStateMachine):
     # ── what the model expects ────────────────────────────────────────────────────────────────────────────────────────
 
     def available(self, account: str) -> int:
-        return self.funded.get(account, 0) - sum(
-            toll.held if toll.state == "open" else toll.earned
-            for toll in self.model.values()
-            if toll.account == account
-        )
+        return self.funded.get(account, 0) - sum(t.cost for t in self.model.values() if t.account == account)
+
+    def used(self, cap: Cap) -> int:
+        return sum(toll.cost for toll in self.model.values() if cap in toll.caps)
+
+    def spendable(self, account: str, caps: tuple[Cap, ...]) -> int:
+        return min([self.available(account), *(cap.limit.amount - self.used(cap) for cap in caps)])
 
     # ── prepaid ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,14 +159,15 @@ class LedgerMachine(RuleBasedStateMachine):
         self.funded[EXPIRED] = self.funded.get(EXPIRED, 0) + amount
         assert isinstance(self.keeper.run(Authorize(EXPIRED, usd(1), "/")), Refused)
 
-    @rule(target=tolls, account=st.sampled_from(ACCOUNTS), amount=st.integers(0, 400))
-    def authorize(self, account: str, amount: int) -> Any:
-        possible = account in self.funded and account not in self.revoked and self.available(account) >= amount
-        outcome = self.keeper.run(Authorize(account, usd(amount), "/"))
+    @rule(target=tolls, account=st.sampled_from(ACCOUNTS), amount=st.integers(0, 400), capped=st.integers(0, 2))
+    def authorize(self, account: str, amount: int, capped: int) -> Any:
+        caps = tuple(Cap(f"{name} {account}", usd(most)) for name, most in CAPS[:capped])
+        possible = account in self.funded and account not in self.revoked and self.spendable(account, caps) >= amount
+        outcome = self.keeper.run(Authorize(account, usd(amount), "/", caps))
         assert isinstance(outcome, Authorized) is possible
         if not isinstance(outcome, Authorized):
             return multiple()
-        self.model[outcome.toll] = ModelToll(account, outcome.account_id, amount)
+        self.model[outcome.toll] = ModelToll(account, outcome.account_id, amount, caps=caps)
         assert outcome.balance.amount == self.available(account)
         return outcome.toll
 
@@ -166,7 +180,8 @@ class LedgerMachine(RuleBasedStateMachine):
             assert outcome == Resolved("post")
         elif served and known.state == "void" and known.adjusted is None:
             known.adjusted = 0
-            known.adjusted = min(known.held if part is None else part, known.held, self.available(known.account))
+            used = known.held if part is None else part
+            known.adjusted = min(used, known.held, self.spendable(known.account, known.caps))
             assert outcome == Resolved("void")
 
     @rule(toll=tolls)
@@ -190,7 +205,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(toll=tolls, actual=st.integers(-5, 500))
     def reconcile(self, toll: int, actual: int) -> None:
         known = self.model[toll]
-        before = self.available(known.account)
+        before = self.spendable(known.account, known.caps)
         outcome = self.keeper.run(Reconcile(known.account_id, toll, actual))
         assert isinstance(outcome, Corrected) is (known.state == "post" or known.adjusted is not None)
         if isinstance(outcome, Corrected) and known.adjusted is None:
@@ -295,4 +310,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert balances[account] == (posted, pending)
             assert 0 <= pending <= posted
         assert balances.get("revenue:USD", (0, 0))[0] == sum(toll.earned for toll in self.model.values())
+        uses = {cap.key: (self.used(cap), cap.limit.amount) for toll in self.model.values() for cap in toll.caps}
+        assert self.keeper.uses() == {key: used for key, (used, _) in uses.items()}
+        assert all(used <= most for used, most in uses.values())
         assert self.keeper.problem() is None

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import archive as archiving
@@ -27,7 +28,7 @@ from fastapi_tollbooth.ledger.operations import (
     Refused,
     Void,
 )
-from fastapi_tollbooth.ledger.records import Payment
+from fastapi_tollbooth.ledger.records import Cap, Payment
 from fastapi_tollbooth.ledger.writer import Ledger
 
 pytestmark = pytest.mark.anyio
@@ -114,6 +115,18 @@ async def test_a_payment_stays_spent_and_an_owed_one_stays_owed(ledger: Ledger, 
     assert owed.settled
     [refunding] = await ledger.apply(Fund(ALICE, usd(1_000), Payment("l402", "p1", 1_000, Asset.BTC, ALICE)))
     assert not refunding.new  # type: ignore[union-attr]
+
+
+async def test_a_cap_counts_what_is_archived(ledger: Ledger, tmp_path: Path) -> None:
+    capped = Authorize(ALICE, usd(10), "/a", (Cap("narrowed", usd(15)),))
+    [charged] = await ledger.apply(capped)
+    assert isinstance(charged, Authorized)
+    await ledger.apply(Capture(charged.account_id, charged.toll))
+    await toll(ledger)
+    assert await Books(ledger).archive(LATER, tmp_path / "old.jsonl") > 0
+    assert await ledger.apply(capped) == [Refused(Reason.CAPPED, usd(5))]
+    rows = text("SELECT count(*) FROM tollbooth_capped_toll")
+    assert await ledger.read(lambda connection: connection.execute(rows).scalar()) == 0
 
 
 async def test_ids_go_on_after_the_last(ledger: Ledger, tmp_path: Path) -> None:

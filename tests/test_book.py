@@ -13,7 +13,6 @@ from fastapi_tollbooth.ledger.book import apply
 from fastapi_tollbooth.ledger.operations import (
     Authorize,
     Authorized,
-    Cap,
     Capture,
     Corrected,
     Fund,
@@ -32,6 +31,7 @@ from fastapi_tollbooth.ledger.operations import (
 from fastapi_tollbooth.ledger.records import (
     Account,
     Book,
+    Cap,
     Charge,
     Payment,
     PaymentRecord,
@@ -64,6 +64,7 @@ def snapshot(of: Book) -> object:
         dict(of.charges),
         {key: replace(record) for key, record in of.payments.items()},
         list(of.opened),
+        dict(of.used),
         of.next_id,
     )
 
@@ -278,13 +279,18 @@ class _Rules:
         self.accounts: dict[int, Account] = {}
         self.transfers: list[Transfer] = []
         self.payments: dict[str, PaymentRecord] = {}
+        self.caps: dict[int, tuple[Cap, ...]] = {}
+        self.used: dict[str, int] = {}
 
     def load(self) -> Book:
         loaded = Book(NOW, next_id=1 + len(self.accounts) + len(self.transfers))
         loaded.add(replace(account) for account in self.accounts.values())
+        loaded.used.update(self.used)
         for entry in self.transfers:
             if entry.phase == "pending" and entry.kind == "charge":
-                loaded.charges[entry.id] = Charge(*entry[0:3], entry.amount, entry.route)
+                loaded.charges[entry.id] = Charge(
+                    *entry[0:3], entry.amount, entry.route, caps=self.caps.get(entry.id, ())
+                )
         for entry in self.transfers:
             self._follow(loaded, entry)
         for key, record in self.payments.items():
@@ -323,6 +329,8 @@ class _Rules:
         self.accounts = loaded.accounts
         self.transfers += loaded.transfers
         self.payments = loaded.payments
+        self.caps |= {charge.toll: charge.caps for charge in loaded.capped}
+        self.used = loaded.used
         return outcome
 
     def crash(self) -> None:
@@ -330,6 +338,9 @@ class _Rules:
 
     def balances(self) -> dict[str, tuple[int, int]]:
         return {account.key: (account.posted, account.pending) for account in self.accounts.values()}
+
+    def uses(self) -> dict[str, int]:
+        return self.used
 
     def problem(self) -> str | None:
         posted: dict[int, int] = defaultdict(int)
@@ -374,7 +385,7 @@ def test_a_cap_bounds_what_is_promised_and_spent_under_it() -> None:
     first = under(entries, 60, CAP)
     assert isinstance(first, Authorized)
     assert under(entries, 41, CAP) == Refused(Reason.CAPPED, Money(40, Asset.USD))
-    apply(entries, Capture(first.account_id, first.toll, None, caps=(CAP,)))
+    apply(entries, Capture(first.account_id, first.toll))
     assert under(entries, 41, CAP) == Refused(Reason.CAPPED, Money(40, Asset.USD))
     assert isinstance(under(entries, 40, CAP), Authorized)
     assert isinstance(under(entries, 500), Authorized)  # nobody else is bound
@@ -386,8 +397,8 @@ def test_what_was_not_used_is_the_cap_s_again_once() -> None:
     assert isinstance(first, Authorized)
     assert isinstance(second, Authorized)
     for _ in range(3):
-        apply(entries, Void(first.account_id, first.toll, (CAP,)))
-        apply(entries, Capture(second.account_id, second.toll, 15, caps=(CAP,)))
+        apply(entries, Void(first.account_id, first.toll))
+        apply(entries, Capture(second.account_id, second.toll, 15))
     assert entries.used == {"narrowed": 15}
 
 
@@ -415,9 +426,9 @@ def test_a_cap_is_never_exceeded_and_nothing_of_it_is_lost(steps: list[tuple[int
             spent += used
             match how:
                 case "capture" | "part":
-                    apply(entries, Capture(outcome.account_id, outcome.toll, used, caps=(CAP,)))
+                    apply(entries, Capture(outcome.account_id, outcome.toll, used))
                 case "void":
-                    apply(entries, Void(outcome.account_id, outcome.toll, (CAP,)))
+                    apply(entries, Void(outcome.account_id, outcome.toll))
         else:
             assert spent + amount > 100
     assert entries.used.get("narrowed", 0) == spent <= 100

@@ -2,7 +2,6 @@ from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger.operations import (
     Authorize,
     BeginSettlement,
-    Cap,
     Capture,
     Claim,
     CompleteSettlement,
@@ -15,7 +14,7 @@ from fastapi_tollbooth.ledger.operations import (
     Revoke,
     Void,
 )
-from fastapi_tollbooth.ledger.records import Payment, PaymentState
+from fastapi_tollbooth.ledger.records import Cap, Payment, PaymentState
 
 DOLLAR = Money(1_000_000, Asset.USD)
 PAYMENT = Payment("x402", "x402:1", 1_000_000, Asset.USD, "x402:payer")
@@ -47,4 +46,4 @@ def test_what_a_batch_has_to_load() -> None:
     ):
         assert named(about_a_payment) == (set(), set(), set(), {"x402:1"}, set())
     cap = Cap("narrowed", DOLLAR)
-    assert named(Authorize(1, DOLLAR, "/", (cap,)), Void(1, 2, (cap,))).caps == {"narrowed"}
+    assert named(Authorize(1, DOLLAR, "/", (cap,)), Void(1, 2)).caps == {"narrowed"}

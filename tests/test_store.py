@@ -1,6 +1,7 @@
 """The ledger in real databases: what is committed, what is loaded, what another process did meanwhile."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,18 +17,19 @@ from fastapi_tollbooth.ledger.audit import verify
 from fastapi_tollbooth.ledger.operations import (
     Authorize,
     Authorized,
-    Cap,
     Capture,
     Fund,
     Funded,
     Operation,
     Outcome,
     Reason,
+    Reconcile,
+    Refund,
     Refused,
     Resolved,
     Void,
 )
-from fastapi_tollbooth.ledger.records import Payment
+from fastapi_tollbooth.ledger.records import Cap, Payment
 from fastapi_tollbooth.ledger.store import Store
 from tests.databases import DATABASES, PostgresServer, sqlite_url
 from tests.ledger_machine import LedgerMachine
@@ -181,6 +183,10 @@ class _Stored:
         columns = text("SELECT key, posted, pending FROM tollbooth_account")
         return {key: (a, b) for key, a, b in self.store.read(lambda connection: connection.execute(columns).all())}
 
+    def uses(self) -> dict[str, int]:
+        rows = text("SELECT key, used FROM tollbooth_cap")
+        return dict(tuple(row) for row in self.store.read(lambda connection: connection.execute(rows).all()))
+
     def problem(self) -> str | None:
         return self.store.read(verify).discrepancy
 
@@ -211,16 +217,64 @@ def test_caps_hold_across_processes_and_get_back_what_was_not_used(store: Store,
     other = Store(url)
     [[refused]] = other.transact([[Authorize(KEY, dollars(30), "/w", (cap,))]])
     assert refused == Refused(Reason.CAPPED, dollars(20))
-    other.transact([[Capture(first.account_id, first.toll, 10, caps=first.caps)]])
+    other.transact([[Capture(first.account_id, first.toll, 10)]])
     more, too_much = Authorize(KEY, dollars(40), "/w", (cap,)), Authorize(KEY, dollars(1), "/w", (cap,))
     [[second], [third]] = store.transact([[more], [too_much]])
     assert isinstance(second, Authorized)
     assert third == Refused(Reason.CAPPED, dollars(0))
     for toll in (first, second):  # the first is spent, and gives nothing back
-        store.transact([[Void(toll.account_id, toll.toll, toll.caps)]])
+        store.transact([[Void(toll.account_id, toll.toll)]])
     [[last]] = other.transact([[Authorize(KEY, dollars(40), "/w", (cap,))]])
     assert isinstance(last, Authorized)
     other.close()
+
+
+CAP = Cap("narrowed", dollars(50))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in another process"])
+@pytest.mark.parametrize(
+    ("back", "used"),
+    [
+        ([Void], 0),  # as the sweeper does, too
+        ([lambda account, toll: Capture(account, toll, 10)], 10),
+        ([Capture, Refund], 0),
+        ([Capture, lambda account, toll: Refund(account, toll, 10)], 20),
+        ([Capture, lambda account, toll: Reconcile(account, toll, 12)], 12),
+        ([lambda account, toll: Capture(account, toll, 10), lambda account, toll: Reconcile(account, toll, 25)], 25),
+        ([Void, lambda account, toll: Capture(account, toll, 10, served=True)], 10),
+        ([Void, lambda account, toll: Capture(account, toll, served=True), Refund], 0),
+    ],
+    ids=["void", "part", "refund", "part refunded", "less in the end", "more in the end", "late", "late and refunded"],
+)
+def test_what_comes_back_is_the_cap_s_again(
+    store: Store, url: str, back: list[Callable[[int, int], Operation]], used: int, elsewhere: bool
+) -> None:
+    [[_, toll]] = store.transact([[fund(1_000), Authorize(KEY, dollars(30), "/w", (CAP,))]])
+    assert isinstance(toll, Authorized)
+    other = Store(url) if elsewhere else store
+    for operation in back:
+        for _ in range(2):  # what is done again changes nothing
+            other.transact([[operation(toll.account_id, toll.toll)]])
+    left = 50 - used
+    too_much = Authorize(KEY, dollars(left + 1), "/w", (CAP,))
+    assert store.transact([[too_much]]) == [[Refused(Reason.CAPPED, dollars(left))]]
+    [[all_of_it]] = store.transact([[Authorize(KEY, dollars(left), "/w", (CAP,))]])
+    assert isinstance(all_of_it, Authorized)
+    if elsewhere:
+        other.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_charged_afterwards_is_within_the_cap(store: Store, late: bool) -> None:
+    [[_, first]] = store.transact([[fund(1_000), Authorize(KEY, dollars(30), "/w", (CAP,))]])
+    assert isinstance(first, Authorized)
+    toll = (first.account_id, first.toll)
+    store.transact([[Void(*toll) if late else Capture(*toll, 0)], [Authorize(KEY, dollars(45), "/w", (CAP,))]])
+    store.transact([[Capture(*toll, served=True) if late else Reconcile(*toll, 30)]])
+    [[left]] = store.transact([[Authorize(KEY, dollars(0), "/w")]])
+    assert isinstance(left, Authorized)
+    assert left.balance == dollars(1_000 - 45 - 5)
 
 
 def test_new_money_keeps_the_old_alive_across_processes(store: Store, url: str) -> None:

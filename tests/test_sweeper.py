@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 
 from fastapi_tollbooth import Asset, Money, Tollbooth, TollboothSettings, priced
 from fastapi_tollbooth.ledger import sweeper
-from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Resolved
-from fastapi_tollbooth.ledger.records import Payment
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Reason, Refused, Resolved
+from fastapi_tollbooth.ledger.records import Cap, Payment
 from fastapi_tollbooth.ledger.sweeper import sweep
 from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.ledger.writer import Ledger
@@ -54,6 +54,17 @@ async def test_only_what_is_past_its_deadline_is_given_back(ledger: Ledger) -> N
     assert await sweep(ledger, NOW) == 1
     assert await balances(ledger) == (100, 0)
     assert await sweep(ledger, NOW) == 0
+
+
+@pytest.mark.anyio
+async def test_a_cap_gets_back_what_a_crash_left_open(ledger: Ledger, url: str) -> None:
+    capped = Authorize(KEY, cents(10), "/x", (Cap("narrowed", cents(10)),))
+    assert isinstance((await ledger.apply(capped))[0], Authorized)
+    assert await ledger.apply(capped) == [Refused(Reason.CAPPED, cents(0))]
+    elsewhere = Ledger(url)
+    assert await sweep(elsewhere, NOW) == 1
+    await elsewhere.close()
+    assert isinstance((await ledger.apply(capped))[0], Authorized)
 
 
 @pytest.mark.anyio

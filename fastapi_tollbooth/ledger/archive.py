@@ -23,6 +23,7 @@ _account = metadata.tables["tollbooth_account"]
 _transfer = metadata.tables["tollbooth_transfer"]
 _payment = metadata.tables["tollbooth_payment"]
 _checkpoint = metadata.tables["tollbooth_checkpoint"]
+_capped_toll = metadata.tables["tollbooth_capped_toll"]
 _resolution = _transfer.alias("resolution")
 
 
@@ -44,6 +45,7 @@ def archive_some(connection: Connection, before: datetime, keep: Callable[[str],
     # A delivered payment stays spent without the transfers that say so.
     delivered = [row.toll_id for row in rows if row.kind == "charge" and row.phase == "post"]
     connection.execute(update(_payment).where(_payment.c.toll_id.in_(delivered)).values(toll_id=None))
+    connection.execute(delete(_capped_toll).where(_capped_toll.c.toll_id.in_(ids)))
     connection.execute(delete(_transfer).where(_transfer.c.id.in_(ids)))
     return len(rows)
 

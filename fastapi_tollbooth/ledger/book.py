@@ -16,7 +16,6 @@ from fastapi_tollbooth.ledger.operations import (
     Authorize,
     Authorized,
     BeginSettlement,
-    Cap,
     Capture,
     Claim,
     CompleteSettlement,
@@ -38,6 +37,7 @@ from fastapi_tollbooth.ledger.operations import (
 from fastapi_tollbooth.ledger.records import (
     Account,
     Book,
+    Cap,
     Charge,
     Kind,
     PaymentRecord,
@@ -118,19 +118,20 @@ def _authorize(book: Book, operation: Authorize) -> Outcome:
         refusal = _refusal_under(book, cap, operation.amount)
         if refusal is not None:
             return refusal
-    for cap in operation.caps:
-        book.use(cap.key, amount)
     revenue = book.open(revenue_key(account.asset), "book", account.asset)
     account.pending += amount
     toll = book.write(account.id, revenue.id, amount, "charge", "pending", None, operation.route)
-    book.charges[toll] = Charge(toll, account.id, revenue.id, amount, operation.route)
-    return Authorized(toll, account.id, account.balance, operation.caps)
+    charge = book.charges[toll] = Charge(toll, account.id, revenue.id, amount, operation.route, caps=operation.caps)
+    if operation.caps:
+        book.capped.append(charge)
+        book.use(operation.caps, amount)
+    return Authorized(toll, account.id, account.balance)
 
 
 def _refusal_under(book: Book, cap: Cap, amount: Money) -> Refused | None:
     if cap.limit.asset is not amount.asset:
         return Refused(Reason.WRONG_ASSET)
-    left = max(0, cap.limit.amount - book.used.get(cap.key, 0))
+    left = book.left(cap)
     return Refused(Reason.CAPPED, Money(left, amount.asset)) if left < amount.amount else None
 
 
@@ -138,16 +139,14 @@ def _capture(book: Book, operation: Capture) -> Outcome:
     charge = book.charges.get(operation.toll)
     if operation.served and charge is not None and charge.resolved_by == "void" and charge.adjusted is None:
         return _capture_late(book, operation, charge)
-    return _resolve(book, operation.account, operation.toll, "post", operation.amount, operation.caps)
+    return _resolve(book, operation.account, operation.toll, "post", operation.amount)
 
 
 def _void(book: Book, operation: Void) -> Outcome:
-    return _resolve(book, operation.account, operation.toll, "void", 0, operation.caps)
+    return _resolve(book, operation.account, operation.toll, "void", 0)
 
 
-def _resolve(
-    book: Book, account_id: int, toll: int, phase: Phase, amount: int | None, caps: tuple[Cap, ...]
-) -> Outcome:
+def _resolve(book: Book, account_id: int, toll: int, phase: Phase, amount: int | None) -> Outcome:
     account, charge = book.accounts.get(account_id), book.charges.get(toll)
     if account is None or charge is None or charge.account_id != account_id:
         return Refused(Reason.UNKNOWN_TOLL)
@@ -157,8 +156,7 @@ def _resolve(
     if posted > charge.held:
         return Refused(Reason.INSUFFICIENT, account.balance)
     account.pending -= charge.held
-    for cap in caps:
-        book.use(cap.key, posted - charge.held)
+    book.use(charge.caps, posted - charge.held)
     if posted:
         account.posted -= posted
         book.accounts[charge.revenue_id].posted += posted
@@ -172,7 +170,8 @@ def _capture_late(book: Book, operation: Capture, charge: Charge) -> Outcome:
     account = book.accounts.get(operation.account)
     if account is None or charge.account_id != account.id:
         return Refused(Reason.UNKNOWN_TOLL)
-    owed = min(charge.held if operation.amount is None else operation.amount, charge.held, account.available)
+    used = charge.held if operation.amount is None else operation.amount
+    owed = min(used, charge.held, _spendable(book, account, charge))
     _correct(book, account, charge._replace(adjusted=owed), owed, "adjust")
     return Resolved("void")
 
@@ -196,10 +195,15 @@ def _reconcile(book: Book, operation: Reconcile) -> Outcome:
     if charge.adjusted is not None:
         return Corrected(Money(charge.earned, account.asset), account.balance, new=False)
     change = min(max(0, operation.actual), charge.held) - charge.posted
-    # What a refund gave back is not taken again, and a charge beyond the first is limited to what the payer has.
-    more = 0 if charge.refunded is not None else account.available
+    # What a refund gave back is not taken again, and a charge beyond the first is limited to what may still be spent.
+    more = 0 if charge.refunded is not None else _spendable(book, account, charge)
     change = max(change, -charge.earned) if change < 0 else min(change, more)
     return _correct(book, account, charge._replace(adjusted=change), change, "adjust")
+
+
+def _spendable(book: Book, account: Account, charge: Charge) -> int:
+    """What a resolved toll may still be charged: what the payer has, and its caps allow."""
+    return min([account.available, *(book.left(cap) for cap in charge.caps)])
 
 
 def _earned(book: Book, account_id: int, toll: int) -> tuple[Account | None, Charge | None, Refused]:
@@ -220,6 +224,7 @@ def _correct(book: Book, account: Account, corrected: Charge, change: int, kind:
     revenue = book.accounts[corrected.revenue_id]
     account.posted -= change
     revenue.posted += change
+    book.use(corrected.caps, change)
     debit, credit = (account.id, revenue.id) if change > 0 else (revenue.id, account.id)
     book.write(debit, credit, abs(change), kind, "post", corrected.toll, corrected.route)
     book.charges[corrected.toll] = corrected

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-from fastapi_tollbooth.ledger.records import Payment, PaymentState, Phase, source_key
+from fastapi_tollbooth.ledger.records import Cap, Payment, PaymentState, Phase, source_key
 from fastapi_tollbooth.money import Money
 
 # ── operations ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -21,15 +21,11 @@ class Fund:
     expires_at: datetime | None = None
 
 
-class Cap(NamedTuple):
-    """At most ``limit`` may be promised and spent by all tolls that are taken under this key."""
-
-    key: str
-    limit: Money
-
-
 class Authorize(NamedTuple):
-    """Promise ``amount`` of an account, named by id or key, to the toll of one request, within all ``caps``."""
+    """Promise ``amount`` of an account, named by id or key, to the toll of one request, within all ``caps``.
+
+    What the toll gives back later, for whatever cause, counts under none of them any more.
+    """
 
     account: int | str
     amount: Money
@@ -41,27 +37,20 @@ class Capture(NamedTuple):
     """Post what a toll used, all of it when ``amount`` is None, and return the rest. Doing it again changes nothing.
 
     With ``served``, a toll that was voided meanwhile because its request seemed dead is charged after all, as far as
-    the credit goes: the response is on its way.
-
-    ``caps`` are those that it was authorized under, which get back what was not used.
+    the credit and its caps go: the response is on its way.
     """
 
     account: int
     toll: int
     amount: int | None = None
     served: bool = False
-    caps: tuple[Cap, ...] = ()
 
 
 class Void(NamedTuple):
-    """Return all that was promised to a toll, to its ``caps`` too. Doing it again, or after a capture, changes nothing.
-
-    A toll that is voided without them, because its process ended, keeps its share of them.
-    """
+    """Return all that was promised to a toll. Doing it again, or after a capture, changes nothing."""
 
     account: int
     toll: int
-    caps: tuple[Cap, ...] = ()
 
 
 class Refund(NamedTuple):
@@ -152,12 +141,11 @@ class Funded(NamedTuple):
 
 
 class Authorized(NamedTuple):
-    """The promise stands. ``balance`` is what is left to spend after it, ``caps`` what it was taken under."""
+    """The promise stands. ``balance`` is what is left to spend after it."""
 
     toll: int
     account_id: int
     balance: Money
-    caps: tuple[Cap, ...] = ()
 
 
 class Resolved(NamedTuple):
@@ -230,9 +218,7 @@ Outcome = Funded | Authorized | Resolved | Corrected | Revoked | Claimed | Moved
 def undo(outcome: Outcome) -> Operation | None:
     """What takes a promise back that nobody waits for any more; None where nothing was promised."""
     match outcome:
-        case Authorized(toll, account_id, caps=caps):
-            return Void(account_id, toll, caps)
-        case Claimed(toll, account_id, settled=True):
+        case Authorized(toll, account_id) | Claimed(toll, account_id, settled=True):
             return Void(account_id, toll)
         case Claimed(toll, spend_key=spend_key):
             return EndClaim(spend_key, toll, PaymentState.RELEASED)
@@ -253,10 +239,9 @@ class Names(NamedTuple):
 
     def add(self, operation: Operation) -> None:
         """Name what this operation is about, besides the revenue accounts that every batch needs."""
-        if isinstance(operation, Authorize | Capture | Void) and operation.caps:
-            self.caps.update(cap.key for cap in operation.caps)
         match operation:
-            case Authorize(account):
+            case Authorize(account, caps=caps):
+                self.caps.update(cap.key for cap in caps)
                 if isinstance(account, int):
                     self.ids.add(account)
                 else:

@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from fastapi_tollbooth.ledger import rows, schema
 from fastapi_tollbooth.ledger.operations import Names
-from fastapi_tollbooth.ledger.records import Book, Charge, source_key
+from fastapi_tollbooth.ledger.records import Book, source_key
 from fastapi_tollbooth.ledger.tables import ID_BLOCK
 from fastapi_tollbooth.money import Asset
 
@@ -36,10 +36,15 @@ _CHARGES = f"SELECT {rows.CHARGE} {rows.CHARGES} = ANY(%s::bigint[])"
 _PAYERS_OF = "SELECT account_id, rail, asset FROM tollbooth_payment WHERE spend_key = ANY(%s::text[])"
 _PAYMENTS = f"SELECT {rows.PAYMENT} {rows.PAYMENTS} = ANY(%s::text[])"
 # What is used under a cap belongs to one account, so whoever holds the account's lock holds the cap's.
-_USED = 'SELECT "key", used FROM tollbooth_cap WHERE "key" = ANY(%s::text[])'
+_USED = """
+SELECT "key", used FROM tollbooth_cap
+ WHERE "key" = ANY(ARRAY(SELECT unnest(%s::text[]) UNION
+                         SELECT "key" FROM tollbooth_capped_toll WHERE toll_id = ANY(%s::bigint[])))
+"""
+_CAPPED = f"SELECT {rows.names(rows.CAPPED_TOLL)} FROM tollbooth_capped_toll WHERE toll_id = ANY(%s::bigint[])"  # noqa: S608
 _BLOCK = "SELECT nextval('tollbooth_id')"
 
-_TYPES = dict.fromkeys(("id", "posted", "pending", "account_id", "amount", "toll_id", "used"), "bigint")
+_TYPES = dict.fromkeys(("id", "posted", "pending", "account_id", "amount", "toll_id", "used", "most"), "bigint")
 _TYPES |= dict.fromkeys(("expires_at", "created_at", "updated_at"), "timestamptz") | {"revoked": "boolean"}
 
 
@@ -73,7 +78,8 @@ _CHANGE_PAYERS = _update("tollbooth_account", ("id", "posted", "pending"))
 _CHANGE_BOOK = "UPDATE tollbooth_account SET posted = posted + %s, pending = pending + %s WHERE id = %s"
 _REVOKE = _update("tollbooth_account", ("id", "revoked"))
 _EXPIRE = _update("tollbooth_account", ("id", "expires_at"))
-_CHANGE_USED = f"""{_insert("tollbooth_cap", ("key", "used", "updated_at"), "key")}
+_ADD_CAPPED_TOLLS = _insert("tollbooth_capped_toll", rows.CAPPED_TOLL, "toll_id")
+_CHANGE_USES = f"""{_insert("tollbooth_cap", rows.USE, "key")}
     ON CONFLICT ("key") DO UPDATE SET used = excluded.used, updated_at = excluded.updated_at
 """
 _NUMBERS = {int, bool, type(None)}
@@ -178,13 +184,15 @@ def load(connection: Connection, names: Names) -> Book:
     payers = execute(_LOCK_PAYERS, (list(ids), list(keys)))
     # Each a statement of its own behind the lock, so that it sees what was committed while the lock was waited for.
     books = execute(_BOOKS, (list(keys),))
-    charges = execute(_CHARGES, (list(names.tolls),)) if names.tolls else None
+    tolls, caps = list(names.tolls), list(names.caps)
+    charges = execute(_CHARGES, (tolls,)) if tolls else None
+    capped = execute(_CAPPED, (tolls,)) if tolls else None
     payments = execute(_PAYMENTS, (spend_keys,)) if spend_keys else None
-    used = execute(_USED, (list(names.caps),)) if names.caps else None
+    used = execute(_USED, (caps, tolls)) if caps or tolls else None
     ((first_id,),) = execute(_BLOCK)
     book = Book(datetime.now(UTC), first_id)
     book.add(rows.accounts(chain(payers, books)))
-    book.charges.update((row[0], Charge(*row)) for row in charges or ())
+    book.charges.update(rows.charges(charges or (), capped or ()))
     book.used.update(dict(used or ()))
     book.payments.update((record.payment.spend_key, record) for record in rows.payments(payments or ()))
     return book
@@ -200,13 +208,14 @@ def save(connection: Connection, book: Book) -> None:
         if batch:
             execute(statement, (*parameters, *map(_array, zip(*batch, strict=True))))
 
-    _write(_ADD_ACCOUNTS, rows.new_accounts(book))
-    _write(_ADD_PAYMENTS, rows.new_payments(book))
-    _write(_CHANGE_PAYMENTS, rows.changed_payments(book))
+    _write(_ADD_ACCOUNTS, rows.new_accounts(book, datetime.isoformat))
+    _write(_ADD_PAYMENTS, rows.new_payments(book, datetime.isoformat))
+    _write(_CHANGE_PAYMENTS, rows.changed_payments(book, datetime.isoformat))
     _write(_ADD_TRANSFERS, book.transfers, book.now)
     _write(_REVOKE, list(book.revocations.items()))
-    _write(_EXPIRE, list(book.expiries.items()))
-    _write(_CHANGE_USED, [(key, book.used[key], book.now) for key in sorted(book.new_uses)])
+    _write(_EXPIRE, rows.changed_expiries(book, datetime.isoformat))
+    _write(_CHANGE_USES, rows.changed_uses(book, datetime.isoformat))
+    _write(_ADD_CAPPED_TOLLS, rows.new_capped_tolls(book))
     changes = sorted(book.changes(), key=lambda change: change[0].id)
     _write(_CHANGE_PAYERS, [(a.id, a.posted, a.pending) for a, _, _ in changes if a.kind == "payer"])
     for account, posted, pending in changes:
@@ -221,11 +230,8 @@ def _array(column: Sequence[Any]) -> str:
     return f"{{{','.join([_element(value) for value in column])}}}"
 
 
-def _element(value: Any) -> str:
-    if value is None:
-        return "NULL"
-    text = value.isoformat() if isinstance(value, datetime) else value
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _element(text: str | None) -> str:
+    return "NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _raw(connection: Connection) -> "psycopg.Connection[tuple[Any, ...]]":

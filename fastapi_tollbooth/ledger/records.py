@@ -80,10 +80,18 @@ class Transfer(NamedTuple):
     route: str | None
 
 
+class Cap(NamedTuple):
+    """At most ``limit`` may be promised and spent by all tolls that are taken under this key."""
+
+    key: str
+    limit: Money
+
+
 class Charge(NamedTuple):
     """What the journal says of one toll: what was promised, and what has become of it.
 
-    ``adjusted`` is signed: above zero when the payer was charged more afterwards.
+    ``adjusted`` is signed: above zero when the payer was charged more afterwards. What it costs, or may still cost,
+    counts under its ``caps``.
     """
 
     toll: int
@@ -95,6 +103,7 @@ class Charge(NamedTuple):
     posted: int = 0
     refunded: int | None = None
     adjusted: int | None = None
+    caps: tuple[Cap, ...] = ()
 
     @property
     def earned(self) -> int:
@@ -148,7 +157,8 @@ class Book:
     revocations: dict[int, bool] = field(default_factory=dict)
     expiries: dict[int, datetime | None] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
-    new_uses: set[str] = field(default_factory=set)
+    changed_uses: set[str] = field(default_factory=set)
+    capped: list[Charge] = field(default_factory=list)
     _loaded: dict[int, tuple[int, int]] = field(default_factory=dict)
     _by_key: dict[str, Account] = field(default_factory=dict)
 
@@ -198,10 +208,15 @@ class Book:
         self.transfers.append(transfer)
         return transfer.id
 
-    def use(self, cap: str, amount: int) -> None:
-        """Count what is spent under a cap; below zero, what is given back."""
-        self.used[cap] = max(0, self.used.get(cap, 0) + amount)
-        self.new_uses.add(cap)
+    def left(self, cap: Cap) -> int:
+        """What may still be promised and spent under a cap."""
+        return max(0, cap.limit.amount - self.used.get(cap.key, 0))
+
+    def use(self, caps: Iterable[Cap], amount: int) -> None:
+        """Count what is promised or spent under caps; below zero, what is given back."""
+        for key, _ in caps:
+            self.used[key] = max(0, self.used.get(key, 0) + amount)
+            self.changed_uses.add(key)
 
     def record(self, payment: PaymentRecord) -> None:
         """Put a new payment into the book, or mark a known one as changed."""

@@ -1,17 +1,19 @@
 """The ledger's rows as both databases load and write them: which columns, in which order, and the records they make.
 
-Values are numbers, texts, None and moments. SQLite has no moments: it passes what turns one into its text, and back.
+Values travel as numbers, texts and None. A moment is written as text, and read as whatever the database made of it.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from fastapi_tollbooth.ledger.records import Account, Book, Payment, PaymentRecord, PaymentState
-from fastapi_tollbooth.money import Asset
+from fastapi_tollbooth.ledger.records import Account, Book, Cap, Charge, Payment, PaymentRecord, PaymentState
+from fastapi_tollbooth.money import Asset, Money
 
 Row = tuple[Any, ...]
-Convert = Callable[[Any], Any]
+Write = Callable[[datetime], str]
+Read = Callable[[Any], datetime]
 
 
 def names(columns: Iterable[str]) -> str:
@@ -29,20 +31,25 @@ ACCOUNT = ("id", "key", "kind", "asset", "posted", "pending", "revoked", "expire
 NEW_ACCOUNT = (*ACCOUNT, "created_at")
 
 
-def accounts(rows: Iterable[Row], read: Convert = _as_it_is) -> Iterator[Account]:
+def accounts(rows: Iterable[Row], read: Read = _as_it_is) -> Iterator[Account]:
     """The accounts of loaded rows."""
     for id_, key, kind, asset, posted, pending, revoked, expires_at in rows:
         ends = expires_at and read(expires_at)
         yield Account(id_, key, kind, Asset(asset), posted, pending, bool(revoked), ends)
 
 
-def new_accounts(book: Book, write: Convert = _as_it_is) -> list[Row]:
+def new_accounts(book: Book, write: Write) -> list[Row]:
     """The rows of the accounts that the batch opened."""
     now = write(book.now)
     return [
         (a.id, a.key, a.kind, a.asset, a.posted, a.pending, a.revoked, a.expires_at and write(a.expires_at), now)
         for a in book.opened
     ]
+
+
+def changed_expiries(book: Book, write: Write) -> list[Row]:
+    """The accounts whose credit ends at another time now."""
+    return [(id_, expires_at and write(expires_at)) for id_, expires_at in book.expiries.items()]
 
 
 # ── tolls ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -63,6 +70,32 @@ CHARGES = """
 """
 """Where they are; what follows says which."""
 
+CAPPED_TOLL = ("toll_id", "key", "most", "asset")
+
+
+def charges(rows: Iterable[Row], capped: Iterable[Row]) -> Iterator[tuple[int, Charge]]:
+    """The tolls of loaded rows, by their ids, with the caps that they were promised under."""
+    caps: defaultdict[int, tuple[Cap, ...]] = defaultdict(tuple)
+    for toll, key, most, asset in capped:
+        caps[toll] += (Cap(key, Money(most, Asset(asset))),)
+    for row in rows:
+        yield row[0], Charge._make((*row, caps[row[0]]))
+
+
+def new_capped_tolls(book: Book) -> list[Row]:
+    """The rows that say which tolls of the batch were promised under which caps."""
+    return [(charge.toll, cap.key, cap.limit.amount, cap.limit.asset) for charge in book.capped for cap in charge.caps]
+
+
+USE = ("key", "used", "updated_at")
+
+
+def changed_uses(book: Book, write: Write) -> list[Row]:
+    """What is used now under the caps that the batch is about."""
+    now = write(book.now)
+    return [(key, book.used[key], now) for key in sorted(book.changed_uses)]
+
+
 # ── payments ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 PAYMENT = """
@@ -82,7 +115,7 @@ CHANGED_PAYMENT = ("spend_key", "state", "amount", "reference", "rate", "digest"
 NEW_PAYMENT = (*CHANGED_PAYMENT, "rail", "account_id", "asset", "payer", "created_at")
 
 
-def payments(rows: Iterable[Row], read: Convert = _as_it_is) -> Iterator[PaymentRecord]:
+def payments(rows: Iterable[Row], read: Read = _as_it_is) -> Iterator[PaymentRecord]:
     """The payments of loaded rows."""
     for spend_key, rail, amount, asset, payer, reference, rate, expires_at, *held in rows:
         account_id, state, digest, toll, delivery = held
@@ -91,20 +124,20 @@ def payments(rows: Iterable[Row], read: Convert = _as_it_is) -> Iterator[Payment
         yield PaymentRecord(payment, account_id, PaymentState(state), toll, delivery)
 
 
-def changed_payments(book: Book, write: Convert = _as_it_is) -> list[Row]:
+def changed_payments(book: Book, write: Write) -> list[Row]:
     """What the batch changed of payments that were there."""
     now = write(book.now)
     return [_changes(book.payments[key], write, now) for key in book.changed_payments]
 
 
-def new_payments(book: Book, write: Convert = _as_it_is) -> list[Row]:
+def new_payments(book: Book, write: Write) -> list[Row]:
     """The rows of the payments that the batch added."""
     now = write(book.now)
     added = [(record, record.payment) for record in map(book.payments.__getitem__, book.new_payments)]
     return [(*_changes(record, write, now), p.rail, record.account_id, p.asset, p.payer, now) for record, p in added]
 
 
-def _changes(record: PaymentRecord, write: Convert, now: Any) -> Row:
+def _changes(record: PaymentRecord, write: Write, now: str) -> Row:
     p = record.payment
     expires_at = p.expires_at and write(p.expires_at)
     return (p.spend_key, record.state, p.amount, p.reference, p.rate, p.digest, record.toll, expires_at, now)

@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 from fastapi_tollbooth.ledger import rows, schema
 from fastapi_tollbooth.ledger.operations import Names
-from fastapi_tollbooth.ledger.records import Book, Charge, PaymentRecord, source_key
+from fastapi_tollbooth.ledger.records import Book, PaymentRecord, source_key
 
 _LOAD = f"""
 SELECT
@@ -25,7 +25,9 @@ SELECT
     (SELECT json_group_array(json_array({rows.names(rows.ACCOUNT)}))
        FROM tollbooth_account
       WHERE id IN (SELECT value FROM json_each(?)) OR "key" IN (SELECT value FROM json_each(?))),
-    (SELECT json_group_array(json_array({rows.CHARGE})) {rows.CHARGES} IN (SELECT value FROM json_each(?)))
+    (SELECT json_group_array(json_array({rows.CHARGE})) {rows.CHARGES} IN (SELECT value FROM json_each(?))),
+    (SELECT json_group_array(json_array({rows.names(rows.CAPPED_TOLL)}))
+       FROM tollbooth_capped_toll WHERE toll_id IN (SELECT value FROM json_each(?)))
 """  # noqa: S608 - our own names
 _LOAD_PAYMENTS = f"""
 SELECT json_group_array(json_array({rows.PAYMENT})) {rows.PAYMENTS} IN (SELECT value FROM json_each(?))
@@ -58,10 +60,8 @@ _CHANGE_ACCOUNTS = _update("tollbooth_account", ("id", "posted", "pending"))
 _CHANGE_PAYMENTS = _update("tollbooth_payment", rows.CHANGED_PAYMENT)
 _REVOKE = _update("tollbooth_account", ("id", "revoked"))
 _EXPIRE = _update("tollbooth_account", ("id", "expires_at"))
-_CHANGE_USED = """
-INSERT INTO tollbooth_cap ("key", used, updated_at)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
-  FROM json_each(?) WHERE true
+_ADD_CAPPED_TOLLS = _insert("tollbooth_capped_toll", rows.CAPPED_TOLL)
+_CHANGE_USES = f"""{_insert("tollbooth_cap", rows.USE)} WHERE true
     ON CONFLICT ("key") DO UPDATE SET used = excluded.used, updated_at = excluded.updated_at
 """
 
@@ -129,14 +129,15 @@ def load(connection: Connection, names: Names) -> Book:
     payments = _payments(connection, names.spend_keys) if names.spend_keys else []
     ids = names.ids.union(record.account_id for record in payments)
     keys = names.keys.union(source_key(record.payment.rail, record.payment.asset) for record in payments)
-    parameters = tuple(json.dumps(list(part)) for part in (ids, keys, names.tolls))
+    parameters = tuple(json.dumps(list(part)) for part in (ids, keys, names.tolls, names.tolls))
     last_id, *parts = connection.exec_driver_sql(_LOAD, parameters).one()
-    accounts, charges = map(json.loads, parts)
+    accounts, charges, capped = map(json.loads, parts)
     book = Book(datetime.now(UTC), last_id + 1)
     book.add(rows.accounts(accounts, _moment))
-    book.charges.update((row[0], Charge(*row)) for row in charges)
-    if names.caps:
-        used = connection.exec_driver_sql(_LOAD_USED, (json.dumps(list(names.caps)),)).scalar_one()
+    book.charges.update(rows.charges(charges, capped))
+    caps = names.caps.union(key for _, key, *_ in capped)
+    if caps:
+        used = connection.exec_driver_sql(_LOAD_USED, (json.dumps(list(caps)),)).scalar_one()
         book.used.update(json.loads(used))
     book.payments.update((record.payment.spend_key, record) for record in payments)
     return book
@@ -158,8 +159,9 @@ def save(connection: Connection, book: Book) -> None:
     _write(_ADD_ACCOUNTS, rows.new_accounts(book, _text))
     _write(_CHANGE_ACCOUNTS, [(account.id, account.posted, account.pending) for account, _, _ in book.changes()])
     _write(_REVOKE, list(book.revocations.items()))
-    _write(_EXPIRE, [(id_, expires_at and _text(expires_at)) for id_, expires_at in book.expiries.items()])
-    _write(_CHANGE_USED, [(key, book.used[key], now) for key in sorted(book.new_uses)])
+    _write(_EXPIRE, rows.changed_expiries(book, _text))
+    _write(_CHANGE_USES, rows.changed_uses(book, _text))
+    _write(_ADD_CAPPED_TOLLS, rows.new_capped_tolls(book))
     if book.transfers:
         size = 1 << (len(book.transfers) - 1).bit_length()
         padding = (None,) * (_TRANSFER_COLUMNS * (size - len(book.transfers)))

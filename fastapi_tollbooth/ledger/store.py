@@ -120,6 +120,7 @@ class Store:
         self._forget_old()
         known = {toll: self._open.get(toll) or self._older[toll] for toll in names.tolls if self._knows(toll)}
         names.tolls.difference_update(known)
+        names.caps.update(cap.key for charge in known.values() for cap in charge.caps)
         book = self._dialect.load(connection, names)
         book.charges.update(known)
         return book

@@ -193,6 +193,17 @@ class CapRow(TollboothTable, table=True):
     updated_at: datetime = Field(sa_column=Column(Moment(), nullable=False))
 
 
+class CappedTollRow(TollboothTable, table=True):
+    """That a toll was promised under a cap of so much: what it gives back is the cap's again."""
+
+    __tablename__ = "tollbooth_capped_toll"
+
+    toll_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    key: str = Field(sa_type=AutoString, primary_key=True)
+    most: int = Field(sa_type=BigInteger)
+    asset: str = Field(sa_type=AutoString)
+
+
 class SweepRow(TollboothTable, table=True):
     """How far the sweeper has looked through the journal, and which worker is looking now."""
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from fastapi_tollbooth.errors import ConfigurationError, CredentialRefused
 from fastapi_tollbooth.glob import compile_glob
-from fastapi_tollbooth.ledger.operations import Cap
+from fastapi_tollbooth.ledger.records import Cap
 from fastapi_tollbooth.money import Asset, Money
 from fastapi_tollbooth.rails.macaroon import Token, malformed
 

@@ -247,7 +247,7 @@ class L402Rail:
         charge = toll.charge
         used = None if charge is toll.amount else charge.amount
         is_late = not toll.metered and time.monotonic() - began > EARLY * self._settings.toll_deadline
-        capture = Capture(authorized.account_id, authorized.toll, used, served=not is_late, caps=authorized.caps)
+        capture = Capture(authorized.account_id, authorized.toll, used, served=not is_late)
         if not is_late:
             self._ledger.apply_later(capture)
         elif (await self._ledger.apply(capture))[-1] != Resolved("post"):
@@ -257,7 +257,7 @@ class L402Rail:
     async def void(self, toll: Toll) -> None:
         """Give the credit back in a later batch."""
         authorized, _ = toll.authorization
-        self._ledger.apply_later(Void(authorized.account_id, authorized.toll, authorized.caps))
+        self._ledger.apply_later(Void(authorized.account_id, authorized.toll))
 
     async def reconcile(self) -> int:
         """Nothing is left open: an account is opened when its money has come, and open tolls are the ledger's."""
