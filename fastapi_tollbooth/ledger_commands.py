@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ import typer
 from fastapi_tollbooth.ledger.audit import verify as audited
 from fastapi_tollbooth.ledger.export import as_csv, as_json_lines
 from fastapi_tollbooth.ledger.records import PaymentState
-from fastapi_tollbooth.ledger.reports import Period, TollState, statement
+from fastapi_tollbooth.ledger.reports import TollState, statement
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.terminal import AsJson, DatabaseUrl, keep_books, moment, print_json, require_ledger, store_at
 
@@ -22,8 +22,10 @@ Account = Annotated[str, typer.Argument(help="The account, such as l402:4f1c….
 OneAccount = Annotated[str | None, typer.Option(help="Only this account.")]
 GrantId = Annotated[str | None, typer.Option("--id", help="A name of yours: the same one never counts twice.")]
 TollId = Annotated[int, typer.Argument(help="The toll's id.")]
-Since = Annotated[str | None, typer.Option(help="From this day or time on, such as 2026-01-31.")]
-Until = Annotated[str | None, typer.Option(help="Up to, and without, this day or time.")]
+Since = Annotated[
+    datetime | None, typer.Option(parser=moment, metavar="TIME", help="From this day or time on, such as 2026-01-31.")
+]
+Until = Annotated[datetime | None, typer.Option(parser=moment, metavar="TIME", help="Before this day or time.")]
 Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 
 
@@ -76,8 +78,7 @@ def print_statement(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Print every movement of an account's money, with the balance after each."""
-    period = Period(moment(since), moment(until))
-    entries = keep_books(database_url, lambda books: books.statement(account, period))
+    entries = keep_books(database_url, lambda books: books.statement(account, since=since, until=until))
     if as_json:
         print_json([entry._asdict() for entry in entries])
         return
@@ -102,10 +103,9 @@ def tolls(
     database_url: DatabaseUrl = None,
 ) -> None:
     """List tolls, newest first."""
-    period = Period(moment(since), moment(until))
     found = keep_books(
         database_url,
-        lambda books: books.tolls(account=account, route=route, state=state, period=period, limit=limit),
+        lambda books: books.tolls(account=account, route=route, state=state, since=since, until=until, limit=limit),
     )
     _print(found, as_json)
 
@@ -122,10 +122,9 @@ def payments(
     database_url: DatabaseUrl = None,
 ) -> None:
     """List external payments, newest first."""
-    period = Period(moment(since), moment(until))
     found = keep_books(
         database_url,
-        lambda books: books.payments(account=account, rail=rail, state=state, period=period, limit=limit),
+        lambda books: books.payments(account=account, rail=rail, state=state, since=since, until=until, limit=limit),
     )
     _print(found, as_json)
 
@@ -134,9 +133,7 @@ def payments(
 def grant(
     account: Account,
     amount: Annotated[str, typer.Argument(help='How much, such as "$5" or "100 sat".')],
-    grant_id: Annotated[
-        str | None, typer.Option("--id", help="A name of yours: the same one never counts twice.")
-    ] = None,
+    grant_id: GrantId = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Give an account credit."""
@@ -187,21 +184,22 @@ def export(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write every movement of payers' money, with the balance after each, for other programs."""
-    period = Period(moment(since), moment(until))
     written = as_csv if format_ is Format.CSV else as_json_lines
     with store_at(database_url) as store:
         require_ledger(store)
-        store.read(lambda connection: _write(to, written(statement(connection, account, period))))
+        store.read(lambda connection: _write(to, written(statement(connection, account, since, until))))
 
 
 @ledger.command()
 def archive(
-    before: Annotated[str, typer.Argument(help="What began before this day or time, such as 2026-01-31.")],
+    before: Annotated[
+        datetime, typer.Argument(parser=moment, help="What began before this day or time, such as 2026-01-31.")
+    ],
     to: Annotated[Path, typer.Option(help="The file that gets the transfers, as JSON Lines.")],
     database_url: DatabaseUrl = None,
 ) -> None:
     """Move old transfers out of the database into a file. Balances and spend keys stay."""
-    moved = keep_books(database_url, lambda books: books.archive(moment(before) or datetime.now(UTC), to))
+    moved = keep_books(database_url, lambda books: books.archive(before, to))
     typer.echo(f"{moved} transfers archived in {to}")
 
 

@@ -67,10 +67,8 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=_text))
 
 
-def moment(text: str | None) -> datetime | None:
+def moment(text: str) -> datetime:
     """A day or a time that the owner typed; in UTC where it says nothing else."""
-    if text is None:
-        return None
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError as error:

@@ -21,7 +21,7 @@ from fastapi_tollbooth.ledger.operations import (
     Void,
 )
 from fastapi_tollbooth.ledger.records import Payment, PaymentState
-from fastapi_tollbooth.ledger.reports import Period
+from fastapi_tollbooth.ledger.reports import PaymentFilter, TollFilter
 from fastapi_tollbooth.ledger.store import Store
 
 ALICE, BOB, PAYER = "l402:aa", "l402:bb", "x402:0xcc"
@@ -101,10 +101,11 @@ def test_long_statements_are_read_in_chunks(store: Store, monkeypatch: pytest.Mo
 
 def test_a_period_begins_with_the_balance_before_it(store: Store) -> None:
     [first, *rest] = store.read(lambda connection: list(reports.statement(connection, BOB)))
-    later = Period(since=first.at + timedelta(microseconds=1))
+    later = first.at + timedelta(microseconds=1)
     assert store.read(lambda connection: list(reports.statement(connection, BOB, later))) == rest
-    earlier = Period(until=first.at + timedelta(microseconds=1))
-    assert store.read(lambda connection: list(reports.statement(connection, BOB, earlier))) == [first]
+    assert store.read(lambda connection: list(reports.statement(connection, BOB, until=later))) == [first]
+    without_zone = later.replace(tzinfo=None)
+    assert store.read(lambda connection: list(reports.statement(connection, BOB, until=without_zone))) == [first]
 
 
 def test_tolls_say_what_was_held_and_what_they_cost(store: Store) -> None:
@@ -119,16 +120,17 @@ def test_tolls_say_what_was_held_and_what_they_cost(store: Store) -> None:
 
 
 def test_tolls_are_filtered(store: Store) -> None:
-    def costs(**filters: object) -> list[int]:
-        found = store.read(lambda connection: reports.tolls(connection, **filters))  # type: ignore[arg-type]
-        return [entry.cost.amount for entry in found]
+    def costs(which: TollFilter) -> list[int]:
+        return [entry.cost.amount for entry in store.read(lambda connection: reports.tolls(connection, which))]
 
-    assert costs(account=ALICE) == [0, 0, 60]
-    assert costs(route="/a") == [20, 0, 60]
-    assert costs(state="open") == [0]
-    assert costs(state="voided") == [0]
-    assert costs(state="captured", limit=2) == [80, 20]
-    assert costs(period=Period(since=datetime.now(UTC))) == []
+    assert costs(TollFilter(account=ALICE)) == [0, 0, 60]
+    assert costs(TollFilter(route="/a")) == [20, 0, 60]
+    assert costs(TollFilter(state="open")) == [0]
+    assert costs(TollFilter(state="voided")) == [0]
+    assert costs(TollFilter(state="captured", limit=2)) == [80, 20]
+    for now in (datetime.now(UTC), datetime.now(UTC).replace(tzinfo=None)):
+        assert costs(TollFilter(since=now)) == []
+        assert costs(TollFilter(until=now, limit=1)) == [80]
 
 
 def test_payments_are_listed_and_filtered(store: Store) -> None:
@@ -139,13 +141,13 @@ def test_payments_are_listed_and_filtered(store: Store) -> None:
         ("l402", ALICE, PaymentState.SETTLED),
     ]
     assert (found[0].reference, found[0].amount, found[1].rate) == ("0xfeed", usd(80), "100000")
-    assert [p.account for p in store.read(lambda c: reports.payments(c, rail="l402", limit=1))] == [BOB]
-    assert store.read(lambda c: reports.payments(c, state=PaymentState.UNKNOWN)) == []
-    assert len(store.read(lambda c: reports.payments(c, account=ALICE))) == 1
+    assert [p.account for p in store.read(lambda c: reports.payments(c, PaymentFilter(rail="l402", limit=1)))] == [BOB]
+    assert store.read(lambda c: reports.payments(c, PaymentFilter(state=PaymentState.UNKNOWN))) == []
+    assert len(store.read(lambda c: reports.payments(c, PaymentFilter(account=ALICE)))) == 1
 
 
 def test_the_payer_of_a_toll_is_found_whatever_paid(store: Store) -> None:
-    claimed, plain = store.read(lambda connection: reports.tolls(connection, state="captured"))[:2]
+    claimed, plain = store.read(lambda connection: reports.tolls(connection, TollFilter(state="captured")))[:2]
     for entry in (claimed, plain):
         found = store.read(lambda connection, of=entry: reports.payer_of(connection, of.toll))  # type: ignore[misc]
         assert found is not None

@@ -22,7 +22,15 @@ from fastapi_tollbooth.ledger.operations import (
     Revoke,
 )
 from fastapi_tollbooth.ledger.records import Payment, PaymentState
-from fastapi_tollbooth.ledger.reports import ALWAYS, Balance, Entry, PaymentEntry, Period, TollEntry, TollState
+from fastapi_tollbooth.ledger.reports import (
+    Balance,
+    Entry,
+    PaymentEntry,
+    PaymentFilter,
+    TollEntry,
+    TollFilter,
+    TollState,
+)
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.money import Asset, Money
 
@@ -44,7 +52,8 @@ class Books:
     """The books of a service, as its owner reads and corrects them.
 
     Every method raises `LedgerRefused` when the ledger does not do it, and `Unavailable` when the database does not
-    answer; nothing has happened then.
+    answer; nothing has happened then. Where a method takes ``since`` and ``until``, it is about what happened from the
+    one on and before the other, in UTC where they have no time zone.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -61,10 +70,12 @@ class Books:
         """The accounts of payers, those that were opened last first."""
         return await self._ledger.read(partial(reports.balances, limit=limit))
 
-    async def statement(self, account: str, period: Period = ALWAYS) -> list[Entry]:
-        """Every movement of a payer's money in a period, oldest first, with the balance after each."""
+    async def statement(
+        self, account: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> list[Entry]:
+        """Every movement of a payer's money, oldest first, with the balance after each."""
         await self.balance(account)
-        return await self._ledger.read(lambda connection: list(reports.statement(connection, account, period)))
+        return await self._ledger.read(lambda connection: list(reports.statement(connection, account, since, until)))
 
     async def tolls(
         self,
@@ -72,12 +83,13 @@ class Books:
         account: str | None = None,
         route: str | None = None,
         state: TollState | None = None,
-        period: Period = ALWAYS,
+        since: datetime | None = None,
+        until: datetime | None = None,
         limit: int = 100,
     ) -> list[TollEntry]:
         """Tolls, newest first."""
-        filters = {"account": account, "route": route, "state": state, "period": period, "limit": limit}
-        return await self._ledger.read(partial(reports.tolls, **filters))  # type: ignore[arg-type]
+        which = TollFilter(account, route, state, since, until, limit)
+        return await self._ledger.read(partial(reports.tolls, which=which))
 
     async def payments(
         self,
@@ -85,12 +97,13 @@ class Books:
         account: str | None = None,
         rail: str | None = None,
         state: PaymentState | None = None,
-        period: Period = ALWAYS,
+        since: datetime | None = None,
+        until: datetime | None = None,
         limit: int = 100,
     ) -> list[PaymentEntry]:
         """External payments, newest first."""
-        filters = {"account": account, "rail": rail, "state": state, "period": period, "limit": limit}
-        return await self._ledger.read(partial(reports.payments, **filters))  # type: ignore[arg-type]
+        which = PaymentFilter(account, rail, state, since, until, limit)
+        return await self._ledger.read(partial(reports.payments, which=which))
 
     async def grant(self, account: str, amount: str | Money, *, grant_id: str | None = None) -> Money:
         """Give credit to an account; its balance then.

@@ -4,7 +4,7 @@ Every function takes a connection, so that a report is of one consistent snapsho
 """
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, or_, select
@@ -74,14 +74,29 @@ class PaymentEntry(NamedTuple):
     rate: str | None
 
 
-class Period(NamedTuple):
-    """From ``since``, up to and without ``until``; None is open."""
+class TollFilter(NamedTuple):
+    """Which tolls: those that began from ``since`` on and before ``until``, the newest ``limit``. None is any."""
 
+    account: str | None = None
+    route: str | None = None
+    state: TollState | None = None
     since: datetime | None = None
     until: datetime | None = None
+    limit: int = 100
 
 
-ALWAYS = Period()
+class PaymentFilter(NamedTuple):
+    """Which payments: those that came from ``since`` on and before ``until``, the newest ``limit``. None is any."""
+
+    account: str | None = None
+    rail: str | None = None
+    state: PaymentState | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = 100
+
+
+ALL_TOLLS, ALL_PAYMENTS = TollFilter(), PaymentFilter()
 
 
 def balance(connection: Connection, account: str) -> Balance | None:
@@ -96,8 +111,14 @@ def balances(connection: Connection, *, limit: int = 100) -> list[Balance]:
     return [_balance(row) for row in connection.execute(payers)]
 
 
-def statement(connection: Connection, account: str | None = None, period: Period = ALWAYS) -> Iterator[Entry]:
+def statement(
+    connection: Connection,
+    account: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Iterator[Entry]:
     """Every movement of the money of one payer, or of all, oldest first, with the balance after each."""
+    since, until = since and _aware(since), until and _aware(until)
     checkpoints = connection.execute(select(_checkpoint.c.account_id, _checkpoint.c.posted))
     held: dict[int, int] = {row.account_id: row.posted for row in checkpoints}
     payer = _account.alias("payer")
@@ -134,21 +155,13 @@ def statement(connection: Connection, account: str | None = None, period: Period
     for row in _in_chunks(connection, movements):
         id_, at, payer_id, name, kind, route, toll, asset, amount = tuple(row)
         held[payer_id] = held.get(payer_id, 0) + amount
-        if period.until is not None and at >= period.until:
+        if until is not None and at >= until:
             return
-        if period.since is None or at >= period.since:
+        if since is None or at >= since:
             yield Entry(id_, at, name, kind, route, toll, Asset(asset), amount, held[payer_id])
 
 
-def tolls(
-    connection: Connection,
-    *,
-    account: str | None = None,
-    route: str | None = None,
-    state: TollState | None = None,
-    period: Period = ALWAYS,
-    limit: int = 100,
-) -> list[TollEntry]:
+def tolls(connection: Connection, which: TollFilter = ALL_TOLLS) -> list[TollEntry]:
     """Tolls, newest first."""
     payer = _account.alias("payer")
     payer_id = func.coalesce(_charge.c.debit_account_id, _transfer.c.debit_account_id)
@@ -162,16 +175,13 @@ def tolls(
         .outerjoin(_adjust, (_adjust.c.toll_id == _transfer.c.id) & (_adjust.c.kind == "adjust"))
         .join(payer, payer.c.id == payer_id)
         .where(_transfer.c.phase == "pending", or_(_transfer.c.kind == "charge", _charge.c.id.is_not(None)))
-        .where(*_within(_transfer.c.created_at, period))
+        .where(*_between(_transfer.c.created_at, which.since, which.until))
+        .where(*_equal((payer.c.key, which.account), (_transfer.c.route, which.route)))
         .order_by(_transfer.c.id.desc())
-        .limit(limit)
+        .limit(which.limit)
     )
-    if account is not None:
-        query = query.where(payer.c.key == account)
-    if route is not None:
-        query = query.where(_transfer.c.route == route)
-    if state is not None:
-        phase = {"open": None, "captured": "post", "voided": "void"}[state]
+    if which.state is not None:
+        phase = {"open": None, "captured": "post", "voided": "void"}[which.state]
         query = query.where(_charge.c.phase == phase if phase else _charge.c.phase.is_(None))
     return [
         TollEntry(id_, at, key, on, _state(phase), Money(held, Asset(asset)), Money(cost_, Asset(asset)))
@@ -179,26 +189,16 @@ def tolls(
     ]
 
 
-def payments(
-    connection: Connection,
-    *,
-    account: str | None = None,
-    rail: str | None = None,
-    state: PaymentState | None = None,
-    period: Period = ALWAYS,
-    limit: int = 100,
-) -> list[PaymentEntry]:
+def payments(connection: Connection, which: PaymentFilter = ALL_PAYMENTS) -> list[PaymentEntry]:
     """External payments, newest first."""
     query = (
         select(_payment, _account.c.key)
         .join(_account, _account.c.id == _payment.c.account_id)
-        .where(*_within(_payment.c.created_at, period))
+        .where(*_between(_payment.c.created_at, which.since, which.until))
+        .where(*_equal((_account.c.key, which.account), (_payment.c.rail, which.rail), (_payment.c.state, which.state)))
         .order_by(_payment.c.created_at.desc())
-        .limit(limit)
+        .limit(which.limit)
     )
-    for column, value in ((_account.c.key, account), (_payment.c.rail, rail), (_payment.c.state, state)):
-        if value is not None:
-            query = query.where(column == value)
     return [
         PaymentEntry(
             row.spend_key,
@@ -240,13 +240,17 @@ def _in_chunks(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]
         last = rows[-1][0]
 
 
-def _within(moment: ColumnElement[Any], period: Period) -> list[ColumnElement[bool]]:
-    bounds = []
-    if period.since is not None:
-        bounds.append(moment >= period.since)
-    if period.until is not None:
-        bounds.append(moment < period.until)
-    return bounds
+def _between(at: ColumnElement[Any], since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+    after = [] if since is None else [at >= _aware(since)]
+    return after if until is None else [*after, at < _aware(until)]
+
+
+def _equal(*pairs: tuple[ColumnElement[Any], str | None]) -> list[ColumnElement[bool]]:
+    return [column == value for column, value in pairs if value is not None]
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _balance(row: Row[Any]) -> Balance:
