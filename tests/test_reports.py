@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Connection, update
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import reports
@@ -23,12 +24,16 @@ from fastapi_tollbooth.ledger.operations import (
 from fastapi_tollbooth.ledger.records import Payment, PaymentState
 from fastapi_tollbooth.ledger.reports import PaymentFilter, TollFilter
 from fastapi_tollbooth.ledger.store import Store
+from fastapi_tollbooth.ledger.tables import metadata
 
 ALICE, BOB, PAYER = "l402:aa", "l402:bb", "x402:0xcc"
 
 
 def usd(amount: int) -> Money:
     return Money(amount, Asset.USD)
+
+
+TRANSFER = metadata.tables["tollbooth_transfer"]
 
 
 @pytest.fixture
@@ -106,6 +111,20 @@ def test_a_period_begins_with_the_balance_before_it(store: Store) -> None:
     assert store.read(lambda connection: list(reports.statement(connection, BOB, until=later))) == [first]
     without_zone = later.replace(tzinfo=None)
     assert store.read(lambda connection: list(reports.statement(connection, BOB, until=without_zone))) == [first]
+
+
+def test_no_movement_is_between_two_periods_because_clocks_differ(store: Store) -> None:
+    whole = store.read(lambda connection: list(reports.statement(connection)))
+    last, turn = whole[-1].id, whole[-1].at - timedelta(seconds=30)
+
+    def set_back(connection: Connection) -> None:
+        connection.execute(update(TRANSFER).where(TRANSFER.c.id == last).values(created_at=turn - timedelta(seconds=1)))
+
+    store.execute(set_back)
+    before = store.read(lambda connection: list(reports.statement(connection, until=turn)))
+    after = store.read(lambda connection: list(reports.statement(connection, since=turn)))
+    assert [entry.id for entry in before] == [last]
+    assert [entry.id for entry in after] == [entry.id for entry in whole[:-1]]
 
 
 def test_tolls_say_what_was_held_and_what_they_cost(store: Store) -> None:

@@ -4,7 +4,7 @@ Every function takes a connection, so that a report is of one consistent snapsho
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, or_, select
@@ -14,6 +14,10 @@ from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.money import Asset, Money
 
 CHUNK = 10_000
+
+DISORDER = timedelta(minutes=2)
+"""A movement of one account may bear an earlier time than one of another before it, because workers on several machines
+have clocks of their own. No two should differ by as much."""
 
 TollState = Literal["open", "captured", "voided"]
 
@@ -155,9 +159,9 @@ def statement(
     for row in _in_chunks(connection, movements):
         id_, at, payer_id, name, kind, route, toll, asset, amount = tuple(row)
         held[payer_id] = held.get(payer_id, 0) + amount
-        if until is not None and at >= until:
+        if until is not None and at >= until + DISORDER:
             return
-        if since is None or at >= since:
+        if (since is None or at >= since) and (until is None or at < until):
             yield Entry(id_, at, name, kind, route, toll, Asset(asset), amount, held[payer_id])
 
 
