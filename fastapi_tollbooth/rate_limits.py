@@ -1,7 +1,6 @@
 """Rate limits: how often one caller is served in any span of time.
 
-A window moves: what counts is the last minute, not the minute of the clock, so nobody gets twice the limit around its
-turn. Workers count each for itself in memory, or together in Redis. While Redis does not answer, each worker counts for
+Workers count each for itself in memory, or together in Redis. While Redis does not answer, each worker counts for
 itself again and says so in the log: limits hold per worker then, and no route loses its protection.
 """
 
@@ -9,29 +8,17 @@ import asyncio
 import logging
 import time
 import weakref
-from array import array
-from bisect import bisect_right
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from fastapi_tollbooth.bounded import Bounded
 from fastapi_tollbooth.errors import ConfigurationError, TooManyRequests
-from fastapi_tollbooth.terms import RateLimit, Window
+from fastapi_tollbooth.moving_window import Full, Key, MovingWindow
+from fastapi_tollbooth.terms import RateLimit
 
 logger = logging.getLogger("fastapi_tollbooth.rate_limits")
 
-CALLERS = 20_000
 REDIS_SECONDS = 0.5
 RETRY_SECONDS = 5.0
-
-Key = tuple[str, ...]
-
-
-class _Full(NamedTuple):
-    """The window that is used up, and in how many seconds a place in it is free."""
-
-    window: Window
-    seconds: float
 
 
 class RateLimits:
@@ -46,7 +33,7 @@ class RateLimits:
     """
 
     def __init__(self, storage: str = "memory", clock: Callable[[], float] = time.monotonic) -> None:
-        self._memory = _Memory(clock)
+        self._memory = MovingWindow(clock)
         self._redis = None if storage == "memory" else _Redis(storage)
         self._clock = clock
         self._redis_again_at = 0.0
@@ -86,7 +73,7 @@ class RateLimits:
         if self._redis is not None:
             await self._redis.close()
 
-    async def _hit_redis(self, redis: "_Redis", limit: RateLimit, key: Key) -> _Full | None:
+    async def _hit_redis(self, redis: "_Redis", limit: RateLimit, key: Key) -> Full | None:
         if self._clock() >= self._redis_again_at:
             try:
                 return await redis.hit(limit, key)
@@ -100,9 +87,8 @@ class RateLimits:
         return self._memory.hit(limit, key)
 
 
-def _too_many(limit: RateLimit, full: _Full) -> TooManyRequests:
-    seconds = max(1, int(full.seconds) + 1)
-    window = full.window
+def _too_many(limit: RateLimit, full: Full) -> TooManyRequests:
+    seconds, window = full.wait, full.window
     return TooManyRequests(
         "rate_limited",
         f"There is a limit of {limit} here. Come again in {seconds} s; nothing was charged.",
@@ -112,41 +98,6 @@ def _too_many(limit: RateLimit, full: _Full) -> TooManyRequests:
             ("RateLimit", f'"tollbooth";r=0;t={seconds}'),
         ],
     )
-
-
-# ── in memory ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Memory:
-    """The times of each caller's calls. `limits` has such a storage too, but callers can grow it without end."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._calls: Bounded[Key, array[float]] = Bounded(CALLERS)
-
-    def hit(self, limit: RateLimit, key: Key) -> _Full | None:
-        """Count one call, or say what is full."""
-        full = self.look(limit, key)
-        if full is None:
-            calls = self._calls.get(key)
-            if calls is None:
-                calls = array("d")
-                self._calls.put(key, calls)
-            calls.append(self._clock())
-        return full
-
-    def look(self, limit: RateLimit, key: Key) -> _Full | None:
-        """Say what is full, if anything."""
-        calls, now = self._calls.get(key), self._clock()
-        if not calls:
-            return None
-        del calls[: bisect_right(calls, now - max(window.seconds for window in limit.windows))]
-        for window in limit.windows:
-            if len(calls) >= window.requests:
-                oldest = calls[-window.requests]
-                if oldest > now - window.seconds:
-                    return _Full(window, oldest + window.seconds - now)
-        return None
 
 
 # ── in Redis ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -175,14 +126,14 @@ class _Redis:
         self._limits = limits
         self._pool = redis.asyncio.ConnectionPool
 
-    async def hit(self, limit: RateLimit, key: Key) -> _Full | None:
+    async def hit(self, limit: RateLimit, key: Key) -> Full | None:
         """Count one call, or say what is full."""
         limiter = self._limiter()
         for window in limit.windows:
             item = self._limits.RateLimitItemPerSecond(window.requests, window.seconds, namespace="tollbooth")
             if not await limiter.hit(item, *key):
                 reset, _ = await limiter.get_window_stats(item, *key)
-                return _Full(window, max(0.0, reset - time.time()))
+                return Full(window, max(0.0, reset - time.time()))
         return None
 
     async def answers(self) -> bool:

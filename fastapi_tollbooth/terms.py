@@ -96,6 +96,11 @@ class RateLimit:
         windows = (Window(int(m[1]), int(m[2] or 1) * _SECONDS[m[3]]) for m in matches if m is not None)
         return cls(tuple(windows), text.strip())
 
+    @classmethod
+    def per_minute(cls, requests: int) -> "RateLimit":
+        """So many in any minute."""
+        return cls((Window(requests, 60),), f"{requests}/minute")
+
     def __str__(self) -> str:
         return self.text
 

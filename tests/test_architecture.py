@@ -80,7 +80,7 @@ ORDER = [
     {"keys"},
     {"tickers"},
     {"rates"},
-    {"single_flight", "per_minute"},
+    {"single_flight", "moving_window"},
     {"settings"},
     {"terms"},
     {"bundles"},

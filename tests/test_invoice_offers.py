@@ -56,7 +56,7 @@ async def test_one_client_causes_so_many_invoices_a_minute_and_others_still_get_
     assert len(node.invoices) == 5
     limited = [result for result in results if isinstance(result, TooManyChallenges)]
     assert len(limited) == 2_995
-    assert limited[0].retry_after == 12
+    assert 59 <= limited[0].retry_after <= 61
     assert (await offer(offers, client="legitimate")).invoice.amount_msat == 10_000
     assert await offer(offers, credit=CENT) in results  # what is open is offered again
 

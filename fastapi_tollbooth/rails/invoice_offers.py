@@ -15,7 +15,7 @@ from fastapi_tollbooth.errors import RailUnavailable, TooManyChallenges
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.lightning import Invoice, InvoiceState, LightningUnavailable
 from fastapi_tollbooth.money import MSAT_PER_SAT, Asset, Money, Rate, divide_up
-from fastapi_tollbooth.per_minute import PerMinute
+from fastapi_tollbooth.moving_window import Key, MovingWindow
 from fastapi_tollbooth.rails.caveats import write
 from fastapi_tollbooth.rails.invoice_token import InvoiceClaim, write_invoice_token
 from fastapi_tollbooth.rails.l402_credential import account_key
@@ -24,8 +24,10 @@ from fastapi_tollbooth.rails.node_guard import GuardedNode
 from fastapi_tollbooth.rails.purchase import Purchase
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.single_flight import SingleFlight
+from fastapi_tollbooth.terms import RateLimit
 
 OPEN_OFFERS = 10_000
+_EVERYBODY: Key = ()
 
 
 class Order(NamedTuple):
@@ -69,8 +71,9 @@ class Offers:
         self._node = node
         self._open: Bounded[Order, Offer] = Bounded(OPEN_OFFERS)
         self._making: SingleFlight[Order, Offer] = SingleFlight()
-        self._per_client = PerMinute(settings.invoices_per_client)
-        self._overall = PerMinute(settings.invoices_per_minute)
+        self._made = MovingWindow()
+        self._per_client = RateLimit.per_minute(settings.invoices_per_client)
+        self._overall = RateLimit.per_minute(settings.invoices_per_minute)
 
     async def offer(self, order: Order, purchase: Purchase, rate: Rate | None, used: Sequence[bytes] = ()) -> Offer:
         """The open offer for an order, or else a new one. ``used`` are payment hashes not to offer again.
@@ -108,8 +111,8 @@ class Offers:
         try:
             invoice = await self._node.create_invoice(purchase.msat, description, settings.invoice_expiry)
         except LightningUnavailable as error:
-            self._per_client.give_back(order.client)
-            self._overall.give_back()
+            for key in ((order.client,), _EVERYBODY):
+                self._made.give_back(key)
             raise RailUnavailable("the Lightning node did not answer") from error
         exchanged = rate if order.credit.asset is not Asset.BTC or _pays_dollars(order.bundle) else None
         sats = divide_up(invoice.amount_msat, MSAT_PER_SAT)
@@ -133,13 +136,10 @@ class Offers:
         return offer
 
     def _count(self, client: str) -> None:
-        wait = self._per_client.take(client)
-        if not wait:
-            wait = self._overall.take()
-            if wait:
-                self._per_client.give_back(client)
-        if wait:
-            raise TooManyChallenges("enough invoices were made for now", retry_after=wait)
+        full = self._made.look(self._per_client, (client,)) or self._made.hit(self._overall, _EVERYBODY)
+        if full is not None:
+            raise TooManyChallenges("enough invoices were made for now", retry_after=full.wait)
+        self._made.hit(self._per_client, (client,))
 
 
 def _pays_dollars(bundle: Bundle | None) -> bool:
