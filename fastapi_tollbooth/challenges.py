@@ -48,6 +48,7 @@ def toll_of(rail: Rail[Any], quote: Quote, authorization: Authorization) -> Toll
         caveats=authorization.caveats,
         metered=quote.terms.metered,
         authorization=authorization.state,
+        keeping=authorization.keeping,
     )
 
 

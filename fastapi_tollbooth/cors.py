@@ -27,6 +27,7 @@ READ = (
     "X-Credit-Authorization",
     "X-Credit-Balance",
     "X-Free-Remaining",
+    "Idempotent-Replayed",
     "Retry-After",
     "RateLimit",
     "RateLimit-Policy",

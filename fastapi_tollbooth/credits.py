@@ -12,17 +12,18 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Message
 
 from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, toll_of
 from fastapi_tollbooth.errors import AmbiguousRequest, ConfigurationError, CredentialRefused, Refusal
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.money import Asset, Money
 from fastapi_tollbooth.own_routes import NO_STORE, OwnRoute, body_of
-from fastapi_tollbooth.rails import Rail, as_text
+from fastapi_tollbooth.rails import Answered, Rail, as_text
 from fastapi_tollbooth.rails.credit import mint_credit
 from fastapi_tollbooth.rails.owner_caveats import OwnerCaveats, minted_for
 from fastapi_tollbooth.rails.x402.rail import X402Rail, account_of
-from fastapi_tollbooth.responses import refusal_response
+from fastapi_tollbooth.responses import answered_response, refusal_response
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import visit_of
 from fastapi_tollbooth.terms import Terms
@@ -53,9 +54,10 @@ def credit_routes(
     async def sell(request: Request) -> Response:
         """Sell credit: ``{"amount": "$5"}``, paid like any priced request, gives a credential for that much."""
         try:
-            amount = await _amount(request)
+            body = await body_of(request, MAX_BODY)
+            amount = _amount(body)
             terms = Terms(description=f"{amount} of credit", buys_credit=True)
-            quote = Quote(amount, PATH, "", terms=terms, connection=request)
+            quote = Quote(amount, PATH, "", terms=terms, connection=_with_body(request, body))
             credential = stablecoins.credential(request.scope["headers"])
             if credential is None:
                 raise await payment_required([stablecoins], quote, NO_CREDENTIAL)
@@ -66,6 +68,8 @@ def credit_routes(
             visit_of(request).toll = toll_of(stablecoins, quote, authorization)
         except Refusal as refusal:
             return refusal_response(request, refusal)
+        except Answered as answered:
+            return answered_response(answered)
         # The answer leaves when the money has come: our layer around the request settles first.
         owned = dict(await minted_for(caveats, request)) if caveats else {}
         return JSONResponse(_credential(settings, keys(), account_of(authorization), amount, owned), headers=NO_STORE)
@@ -88,8 +92,16 @@ def _credential(
     }
 
 
-async def _amount(request: Request) -> Money:
-    body = await body_of(request, MAX_BODY)
+def _with_body(request: Request, body: bytes | None) -> Request:
+    """The request as if nobody had read it."""
+
+    async def _again() -> Message:
+        return {"type": "http.request", "body": body or b"", "more_body": False}
+
+    return Request(request.scope, _again)
+
+
+def _amount(body: bytes | None) -> Money:
     if body is None:
         raise AmbiguousRequest("invalid_amount", _HELP)
     try:

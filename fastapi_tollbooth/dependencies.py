@@ -18,6 +18,7 @@ from fastapi_tollbooth.facts import require_unambiguous
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.pricing import FACT_NAMES, RoutePrice, declare
 from fastapi_tollbooth.quoting import Compute
+from fastapi_tollbooth.rails import Answered
 from fastapi_tollbooth.request_facts import body_of
 from fastapi_tollbooth.responses import ensure_answered
 from fastapi_tollbooth.routes import Gate, gate_of, methods_of, template_of
@@ -90,10 +91,10 @@ class Priced(Gate):
         try:
             compute = gate.computation(connection, dependencies if gate is self else {})
             visit.toll = await tollbooth.authorize(gate.price, connection, compute)
-        except Refusal as refusal:
+        except (Refusal, Answered) as ended:
             ensure_answered(connection.scope)
-            if refusal.status >= 500:
-                tollbooth.failed(refusal, None)
+            if isinstance(ended, Refusal) and ended.status >= 500:
+                tollbooth.failed(ended, None)
             raise
         return visit.toll
 

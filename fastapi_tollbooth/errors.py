@@ -163,12 +163,13 @@ class Forbidden(Refusal):
 
 
 class Conflict(Refusal):
-    """409: another request is using the same payment; come back after ``retry_after`` seconds."""
+    """409: another request is using the same payment; come back after ``retry_after`` seconds, if that is said."""
 
     status = 409
 
-    def __init__(self, reason: str, detail: str, *, retry_after: int = 1) -> None:
-        super().__init__(reason, detail, headers=[("Retry-After", str(retry_after))])
+    def __init__(self, reason: str, detail: str, *, retry_after: int | None = 1) -> None:
+        headers = [] if retry_after is None else [("Retry-After", str(retry_after))]
+        super().__init__(reason, detail, headers=headers)
 
 
 class NotFound(Refusal):

@@ -2,6 +2,7 @@
 
 import html
 import inspect
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from fastapi_tollbooth.errors import Refusal
+from fastapi_tollbooth.rails import Answered, Receipt
 
 PROBLEM_JSON = "application/problem+json"
 VARY = b"Accept, Authorization, PAYMENT-SIGNATURE"
@@ -60,6 +62,29 @@ def ensure_answered(scope: Scope) -> None:
     handlers = scope.get("starlette.exception_handlers")
     if handlers is not None:
         handlers[0].setdefault(Refusal, refusal_handler)
+        handlers[0].setdefault(Answered, answered_handler)
+
+
+async def answered_handler(_: Any, answered: Any) -> Response:
+    """The exception handler for `Answered`."""
+    return answered_response(answered)
+
+
+def answered_response(answered: Answered) -> Response:
+    """An answer that is given again, with its receipt, and with ``Idempotent-Replayed`` to tell it from the first."""
+    status, headers, body = answered.response
+    response = Response(body, status)
+    response.raw_headers = [*with_receipt(headers, answered.receipt), (b"idempotent-replayed", b"true")]
+    return response
+
+
+def with_receipt(headers: Iterable[tuple[bytes, bytes]], receipt: Receipt) -> list[tuple[bytes, bytes]]:
+    """The headers of a paid answer: no cache is to give it to others, unless the handler wants that."""
+    lines = list(headers)
+    lines += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in receipt.headers]
+    if not any(name.lower() == b"cache-control" for name, _ in lines):
+        lines.append((b"cache-control", b"private"))
+    return lines
 
 
 async def answer(connection: HTTPConnection, refusal: Refusal) -> Response:

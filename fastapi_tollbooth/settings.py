@@ -118,6 +118,12 @@ class X402Settings(BaseModel):
     discovery: bool = True
     """Whether 402s describe their routes to the directories of facilitators, as far as ``/openapi.json`` does."""
 
+    identifiers: Literal["off", "optional", "required"] = "optional"
+    """Whether payers may give their requests identifiers, so that one sent again gets the same answer, or must."""
+
+    answers_kept: int = Field(default=3_600, ge=60, le=86_400)
+    """Seconds that the answer to a request with an identifier is kept, sealed, to be given again."""
+
     cdp_api_key_id: str | None = None
     """Coinbase Developer Platform: the name of the API key, for its facilitator."""
 

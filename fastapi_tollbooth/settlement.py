@@ -17,15 +17,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_tollbooth.errors import BodyTooLarge, ConfigurationError, HookFailed, PricingFailed, Refusal
+from fastapi_tollbooth.keeping import Keeping
 from fastapi_tollbooth.rails import Receipt
-from fastapi_tollbooth.responses import answer, ensure_answered
+from fastapi_tollbooth.responses import answer, ensure_answered, with_receipt
 from fastapi_tollbooth.routes import gate_of
 from fastapi_tollbooth.toll import Quote, Toll
 
@@ -161,9 +162,9 @@ class _Exchange:
             return self._send(message)
         if self._metering is not None:
             return self._send_metered(toll, message)
-        if message["type"] not in _DECISIVE:
-            return self._send(message)
-        return self._settle(toll, message)
+        if toll.keeping is not None and toll.keeping.is_due(message):
+            return self._settle_kept(toll, toll.keeping, message)
+        return self._settle(toll, message) if message["type"] in _DECISIVE else self._send(message)
 
     async def close(self) -> None:
         """Resolve what is still open: an exception, a cancellation, or an application that ended without a response.
@@ -232,8 +233,14 @@ class _Exchange:
         if metering:
             self._metering = asyncio.get_running_loop().create_task(self._end_metering(toll))
         if is_start:
-            message = {**message, "headers": _with_receipt(message.get("headers", ()), receipt)}
+            message = {**message, "headers": with_receipt(message.get("headers", ()), receipt)}
         await self._send(message)
+
+    async def _settle_kept(self, toll: Toll, keeping: Keeping, message: Message) -> None:
+        head = keeping.head_before(message)
+        if head is not None:
+            await self._settle(toll, head)
+            await self.send(message)
 
     async def _is_waived(self, toll: Toll, message: Message) -> bool:
         return await self._visit.engine.waives(toll, message.get("status", 101), list(message.get("headers", ())))
@@ -330,11 +337,3 @@ class SettlementLayer:
 
 async def _nothing() -> None:
     return None
-
-
-def _with_receipt(headers: Any, receipt: Receipt) -> list[tuple[bytes, bytes]]:
-    lines = list(headers)
-    lines += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in receipt.headers]
-    if not any(name.lower() == b"cache-control" for name, _ in lines):
-        lines.append((b"cache-control", b"private"))
-    return lines

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from fastapi_tollbooth.errors import ConfigurationError, TollboothError, TollClosed, TollExceeded
+from fastapi_tollbooth.keeping import Keeping
 from fastapi_tollbooth.money import Money, divide_up
 from fastapi_tollbooth.terms import Terms
 
@@ -89,6 +90,7 @@ class Toll:
         caveats: The owner's conditions in the credential, those alone that the service minted.
         metered: Whether the price is only held, and what the handler uses of it is charged.
         cost: What the handler has decided that the request costs, in the asset of ``price``; None leaves it at that.
+        keeping: Gets the response before the toll is captured, where the rail wants it.
     """
 
     id: str
@@ -105,6 +107,7 @@ class Toll:
     cost: Money | None = None
     state: State = State.AUTHORIZED
     authorization: Any = field(default=None, repr=False)
+    keeping: Keeping | None = field(default=None, repr=False)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from starlette.types import Lifespan
 
 from fastapi_tollbooth.errors import Unavailable
+from fastapi_tollbooth.ledger.answers import prune
 from fastapi_tollbooth.ledger.sweeper import sweep
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.rails import Rail
@@ -33,9 +34,12 @@ class Recovered(NamedTuple):
 async def recover(ledger: Ledger, rails: Sequence[Rail[Any]], deadline: float) -> Recovered:
     """Resolve what processes that ended, and answers that were lost, have left open for more than ``deadline`` seconds.
 
+    What was kept to be given again, and has expired, is deleted.
+
     Raises:
         Unavailable: the database did not answer.
     """
+    await prune(ledger)
     tolls = await sweep(ledger, timedelta(seconds=deadline))
     return Recovered(tolls, sum([await rail.reconcile() for rail in rails]))
 

@@ -40,8 +40,9 @@ ORDER = [
     {"rails.invoice_offers", "rails.settlements"},
     {"rails.l402_credential", "rails.purchase", "rails.credit", "rails.owner_caveats"},
     {"rails.node_guard", "rails.caveats", "rails.invoice_token"},
+    {"rails.x402.answers"},
     {"rails.x402.settling", "rails.x402.challenge", "rails.x402.resource", "rails.x402.bazaar"},
-    {"rails.x402.history", "rails.x402.order", "rails.x402.quotes"},
+    {"rails.x402.history", "rails.x402.order", "rails.x402.quotes", "rails.x402.sealing"},
     {"rails.x402.accepted"},
     {"rails.x402.cdp", "rails.x402.facilitator", "rails.x402.chain", "rails.x402.offers"},
     {"rails.x402.payments"},
@@ -49,6 +50,7 @@ ORDER = [
     {
         "rails.x402.transport",
         "rails.x402.wire",
+        "rails.x402.identifiers",
         "rails.x402.amounts",
         "rails.x402.networks",
         "rails.x402.keccak",
@@ -63,7 +65,7 @@ ORDER = [
     {"lightning.rest", "lightning.relay"},
     {"lightning.tls", "lightning.checking", "lightning.nostr"},
     {"lightning.__init__", "lightning.bolt11", "lightning.secp256k1"},
-    {"ledger.sweeper", "ledger.books"},
+    {"ledger.sweeper", "ledger.books", "ledger.answers"},
     {"ledger.writer"},
     {"ledger.store", "ledger.pressure"},
     {"ledger.sqlite", "ledger.postgres"},
@@ -85,10 +87,11 @@ ORDER = [
     {"terms"},
     {"bundles"},
     {"money"},
+    {"keeping"},
     {"access", "background", "cors"},
     {"errors", "bounded"},
 ]
-PURE = {"pricing", "terms", "rules", "models", "facts", "glob", "toll", "money"}
+PURE = {"pricing", "terms", "rules", "models", "facts", "glob", "toll", "money", "keeping"}
 PURE |= {"ledger.book", "ledger.claims", "ledger.operations", "ledger.records"}
 MAX_LINES = 350
 

@@ -28,11 +28,15 @@ def test_the_header_says_it_all_when_there_is_room() -> None:
     assert [entry["network"] for entry in members["accepts"]] == ["base", "base-sepolia"]
 
 
-def test_extensions_go_first_then_the_description_then_the_last_offers() -> None:
+def test_the_longest_extensions_go_first_then_the_description_then_the_last_offers() -> None:
     long = {"bazaar": {"info": "x" * MAX_HEADER}}
     document, members = challenge(OFFERS[:2], extensions=long)
     assert "extensions" not in document
     assert members["x402"]["extensions"] == long
+    short = {"payment-identifier": {"info": {"required": True}}}
+    document, members = challenge(OFFERS[:2], extensions=long | short)
+    assert document["extensions"] == short
+    assert members["x402"]["extensions"] == long | short
     document, _ = challenge(OFFERS[:2], Resource("https://x", "y" * MAX_HEADER))
     assert document["resource"] == {"url": "https://x"}
     document, members = challenge(OFFERS, Resource("https://x" + "y" * 1_000, ""))

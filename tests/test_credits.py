@@ -1,5 +1,6 @@
 """One stablecoin payment, many requests: credit is sold once per payment, and is there when its credential is."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ class Counter:
 
     def __init__(self, stub: StubFacilitator, path: Path, serve: Serve, **x402: Any) -> None:
         self.stub = stub
+        self.path = path
         self.tollbooth = Tollbooth(
             TollboothSettings(
                 _env_file=None,
@@ -138,6 +140,25 @@ def test_no_credential_leaves_before_the_money_has_come(counter: Counter) -> Non
     assert (refused.status_code, refused.json()["reason"]) == (402, "settlement_failed")
     assert "macaroon" not in refused.text
     assert counter.balances().get("payer", 0) == 0
+
+
+def test_who_lost_the_credential_that_they_named_gets_it_again(counter: Counter) -> None:
+    payment = counter.payment()
+    signed = decode(payment["PAYMENT-SIGNATURE"])
+    signed["extensions"] = {"payment-identifier": {"info": {"required": False, "id": "credit_0123456789abcdef"}}}
+    payment = {"PAYMENT-SIGNATURE": encode(signed)}
+    first, again = counter.buy(payment), counter.buy(payment)
+    assert (first.status_code, again.status_code, again.json()) == (200, 200, first.json())
+    assert (again.headers["cache-control"], again.headers["idempotent-replayed"]) == ("no-store", "true")
+    assert again.headers["payment-response"] == first.headers["payment-response"]
+    spend = {"Authorization": again.json()["authorization"]}
+    assert counter.client.get("/x", headers=spend).status_code == 200
+    # Who reads the chain has the signature, and neither the identifier nor the credential.
+    signed["extensions"] = {}
+    assert counter.buy({"PAYMENT-SIGNATURE": encode(signed)}).json()["reason"] == "already_spent"
+    assert (counter.balances()["payer"], len(counter.stub.transfers)) == (40_000, 1)
+    sealed = sqlite3.connect(counter.path / "t.db").execute("SELECT sealed FROM tollbooth_answer").fetchall()
+    assert [first.json()["preimage"].encode() in row[0] for row in sealed] == [False]
 
 
 def test_a_lost_answer_sells_the_credit_when_the_payment_comes_again(counter: Counter) -> None:

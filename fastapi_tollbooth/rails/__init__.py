@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from fastapi_tollbooth.errors import HeaderLines
+from fastapi_tollbooth.errors import HeaderLines, TollboothError
+from fastapi_tollbooth.keeping import Keeping, Response
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.toll import Quote, Toll
 
@@ -26,7 +27,8 @@ class Authorization(NamedTuple):
     """Money that is promised to one toll. ``state`` is what the rail needs to settle it; no secrets.
 
     ``caveats`` are conditions of the owner's own that the service put into the credential. ``price`` is what the
-    request costs where an earlier quote holds; None is the price of the quote at hand.
+    request costs where an earlier quote holds; None is the price of the quote at hand. ``keeping`` gets the response
+    before the toll is captured.
     """
 
     toll_id: str
@@ -36,12 +38,22 @@ class Authorization(NamedTuple):
     state: Any = None
     caveats: Mapping[str, str] = MappingProxyType({})
     price: Money | None = None
+    keeping: Keeping | None = None
 
 
 class Receipt(NamedTuple):
     """What a paid answer carries."""
 
     headers: HeaderLines = ()
+
+
+class Answered(TollboothError):
+    """Raised in place of serving a request that was served before: it gets the same answer, and this receipt."""
+
+    def __init__(self, response: Response, receipt: Receipt) -> None:
+        super().__init__("the request was answered before")
+        self.response = response
+        self.receipt = receipt
 
 
 CredentialT = TypeVar("CredentialT")
@@ -102,6 +114,7 @@ class Rail(Settles, Protocol[CredentialT]):
             CredentialRefused: the credential is not good, or not good for this much.
             Unavailable: whether it is good cannot be known now; the same credential works later.
             Forbidden: the credential was revoked.
+            Answered: the same request was served for the same payment before.
         """
         ...
 

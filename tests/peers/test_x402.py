@@ -19,7 +19,13 @@ from tests.x402_payer import PAY_TO
 
 pytestmark = pytest.mark.peer
 
-OFFICIAL = ("x402[evm,httpx,requests]==2.25.0", "eth-tester==0.14.0b1", "py-evm==0.12.1b1", "vyper==0.4.3")
+OFFICIAL = (
+    "x402[evm,httpx,requests]==2.25.0",
+    "eth-tester==0.14.0b1",
+    "py-evm==0.12.1b1",
+    "vyper==0.4.3",
+    "jsonschema",
+)
 VERSION_1 = ("x402==0.2.1",)
 # viem is named because its newest release may need a package that registries do not have yet.
 TYPESCRIPT = ("@x402/fetch@2.27.0", "@x402/evm@2.27.0", "viem@2.57.0")
@@ -93,10 +99,12 @@ def runs(shop: str) -> dict[str, int]:
     return found
 
 
-def signatures(official: Path, bed: Bed, shop: str, path: str, times: int = 1) -> list[dict[str, str]]:
+def signatures(
+    official: Path, bed: Bed, shop: str, path: str, times: int = 1, identifier: str | None = None
+) -> list[dict[str, str]]:
     """Payments for a route, signed by the official client and not sent."""
     required = httpx.get(shop + path).headers["payment-required"]
-    told = {"required": required, "key": bed.key, "times": times}
+    told = {"required": required, "key": bed.key, "times": times, "identifier": identifier}
     signed = run_driver([official, CLIENTS / "x402_signer.py"], told)
     return [{"PAYMENT-SIGNATURE": header} for header in signed]
 
@@ -167,6 +175,19 @@ def test_a_lost_answer_costs_once(bed: Bed, shop: str, official: Path, tmp_path:
     assert bed.balance(PAY_TO) == PRICE
     assert [state for state, _ in ledger(tmp_path)] == ["settled"]
     assert receipt(served.headers["payment-response"])["transaction"] == ledger(tmp_path)[0][1]
+
+
+@pytest.mark.parametrize("path", ["/weather", "/letter"])
+def test_what_the_official_client_named_is_answered_again(bed: Bed, shop: str, official: Path, path: str) -> None:
+    named, another = signatures(official, bed, shop, path, 2, "pay_7d5d747be160e280504c099d984bcfe0")
+    first, again = (httpx.get(shop + path, headers=named, timeout=60) for _ in range(2))
+    assert (first.status_code, again.status_code, again.content) == (200, 200, first.content)
+    assert again.headers["payment-response"] == first.headers["payment-response"]
+    assert "idempotent-replayed" in again.headers
+    refused = httpx.get(shop + path, headers=another, timeout=60)
+    assert (refused.status_code, refused.json()["reason"]) == (409, "identifier_in_use")
+    price = PRICE if path == "/weather" else 2 * PRICE
+    assert (runs(shop), bed.balance(PAY_TO), bed.settled()) == ({path[1:]: 1}, price, 1)
 
 
 def test_what_fails_moves_no_money(bed: Bed, shop: str, official: Path) -> None:

@@ -4,7 +4,10 @@
     settling.py      claim, settle, resolve: the order of steps of one payment
     order.py         a payment and what it is to buy
     challenge.py     the 402 in both versions                                    (pure)
-    bazaar.py        what directories are told of a route                        (pure)
+    bazaar.py        what directories are told of a route
+    answers.py       the same answer for the same payment and request, once more
+    sealing.py       such answers at rest
+    identifiers.py   the names that payers give to their requests                (pure)
     resource.py      the URL in it                                               (pure)
     history.py       what the ledger remembers of payments
     accepted.py      the networks that the settings accept

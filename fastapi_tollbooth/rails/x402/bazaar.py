@@ -1,11 +1,16 @@
-"""What facilitators' directories are told of a route: method, input and output, from its own OpenAPI document. Pure.
+"""What facilitators' directories are told of a route: method, input and output, from its own OpenAPI document.
 
 Source: specs/extensions/bazaar.md of the x402 repository.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from fastapi_tollbooth.toll import Quote
+
+logger = logging.getLogger("fastapi_tollbooth.x402")
 
 MAX_DEPTH = 6
 _WITH_BODY = ("POST", "PUT", "PATCH")
@@ -141,3 +146,19 @@ def _example_of_type(schema: Schema) -> Any:
     text = "string".ljust(min(schema.get("minLength", 0), 64), "x")
     examples = {"array": items, "integer": least, "number": least, "boolean": True, "string": text}
     return examples.get(str(schema.get("type")), properties)
+
+
+def described(quote: Quote) -> dict[str, Any] | None:
+    """What directories are told of the route that a quote is for; None where its application does not describe it."""
+    scope = quote.connection.scope
+    document = getattr(scope.get("app"), "openapi", None)
+    if document is None or scope["type"] != "http":
+        return None
+    mounted_at = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
+    path = quote.route.removeprefix(mounted_at)
+    try:
+        return declaration(document(), path, scope["method"], quote.connection.path_params, mounted_at)
+    except Exception:
+        # The owner's document is made by the owner's code, and a 402 does not depend on it.
+        logger.exception("%s cannot be described to directories", quote.route)
+        return None

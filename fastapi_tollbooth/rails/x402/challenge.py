@@ -22,12 +22,15 @@ def payment_required(
 ) -> tuple[str, dict[str, Any]]:
     """The header's value and the members of the body.
 
-    What does not fit into the header is left out of it, in this order: extensions, the description, the last offers.
+    What does not fit into the header is left out of it, in this order: the longest extensions, the description,
+    the last offers.
     """
     document = _v2(resource, offers, extensions)
     header = encode(document)
-    if len(header) > MAX_HEADER and extensions:
-        header = encode(_v2(resource, offers, None))
+    short = dict(extensions or {})
+    while len(header) > MAX_HEADER and short:
+        del short[max(short, key=lambda name: len(encode(short[name])))]
+        header = encode(_v2(resource, offers, short))
     if len(header) > MAX_HEADER:
         header = encode(_v2(Resource(resource.url, ""), offers, None))
     kept = len(offers)

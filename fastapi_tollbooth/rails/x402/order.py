@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from fastapi_tollbooth.errors import Conflict, CredentialRefused, Forbidden
+from fastapi_tollbooth.errors import Conflict, CredentialRefused, Forbidden, HeaderLines
 from fastapi_tollbooth.ledger import operations as ops
 from fastapi_tollbooth.ledger.records import Payment as LedgerPayment
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.rails.x402.accepted import Accepted
+from fastapi_tollbooth.rails.x402.identifiers import Named
 from fastapi_tollbooth.rails.x402.payments import Payment
+from fastapi_tollbooth.rails.x402.wire import RECEIPT_HEADERS, encode
 
 RAIL = "x402"
 LATEST = 253_402_300_799
@@ -37,6 +39,7 @@ class Order:
         route: The route template.
         body: What the facilitator is asked about.
         digest: That of all that the payer sent; what is owed is served to nobody who cannot send just that again.
+        named: The request, where its payer gave it an identifier.
         buys_credit: Whether the money stays on the payment's account, instead of being earned.
     """
 
@@ -48,6 +51,7 @@ class Order:
     body: Mapping[str, Any] = field(repr=False)
     digest: str
     buys_credit: bool = False
+    named: Named | None = field(default=None, repr=False)
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -113,3 +117,17 @@ def invalid(reason: str) -> CredentialRefused:
         "The facilitator does not vouch for this payment. Nothing was charged.",
         members={"facilitatorReason": reason} if reason else None,
     )
+
+
+def receipt_of(version: int, order: Order, transaction: str, reason: str = "") -> HeaderLines:
+    """The header that says what became of a payment, with the ``reason`` where there is no transaction."""
+    network = order.accepted.network
+    document: dict[str, Any] = {
+        "success": bool(transaction),
+        "transaction": transaction,
+        "network": (network.name or network.id) if version == 1 else network.id,
+        "payer": order.payment.payer,
+    }
+    if not transaction:
+        document["errorReason"] = reason or "settlement_failed"
+    return ((RECEIPT_HEADERS[version], encode(document)),)

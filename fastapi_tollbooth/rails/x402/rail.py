@@ -6,7 +6,6 @@ owner says so; `settling.py` has the order of steps.
 
 import asyncio
 import contextlib
-import logging
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,29 +15,31 @@ import httpx
 
 from fastapi_tollbooth.bounded import Bounded
 from fastapi_tollbooth.errors import ConfigurationError, CredentialRefused, RailUnavailable
+from fastapi_tollbooth.keeping import Keeping
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.money import MICRO_PER_USD, Asset, Money
-from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
+from fastapi_tollbooth.rails import Answered, Authorization, Challenge, RawHeaders, Receipt
 from fastapi_tollbooth.rails.credit import mint_credit
+from fastapi_tollbooth.rails.x402 import identifiers
 from fastapi_tollbooth.rails.x402.accepted import Accepted, accepted
 from fastapi_tollbooth.rails.x402.amounts import atomic_amount, can_express
-from fastapi_tollbooth.rails.x402.bazaar import declaration
+from fastapi_tollbooth.rails.x402.answers import Answers, named
+from fastapi_tollbooth.rails.x402.bazaar import described
 from fastapi_tollbooth.rails.x402.challenge import Resource, payment_required
 from fastapi_tollbooth.rails.x402.facilitator import NoAnswer
 from fastapi_tollbooth.rails.x402.offers import SCHEME, Offer, chosen
-from fastapi_tollbooth.rails.x402.order import RAIL, Held, Order
+from fastapi_tollbooth.rails.x402.order import RAIL, Held, Order, receipt_of
 from fastapi_tollbooth.rails.x402.payments import Asked, mismatch, read_payment, wrong_amount
 from fastapi_tollbooth.rails.x402.quotes import Quoted, Quotes, Subject, expiry, subject_of
 from fastapi_tollbooth.rails.x402.resource import resource_url
+from fastapi_tollbooth.rails.x402.sealing import Answer
 from fastapi_tollbooth.rails.x402.settling import Settler
 from fastapi_tollbooth.rails.x402.transport import KeepAliveTransport
-from fastapi_tollbooth.rails.x402.wire import RECEIPT_HEADERS, Envelope, X402Credential, digest, encode, find, parse
+from fastapi_tollbooth.rails.x402.wire import Envelope, X402Credential, digest, find, parse
 from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.toll import Quote, Toll
-
-logger = logging.getLogger("fastapi_tollbooth.x402")
 
 CHALLENGES = 1_000
 RATE_DRIFT = 0.02
@@ -65,6 +66,8 @@ class X402Rail:
         self._quotes = None if keys is None else Quotes(keys)
         self._accepted = accepted(settings.x402, production=settings.environment == "production")
         self._settler = Settler(ledger, self._opened)
+        kept, deadline = settings.x402.answers_kept, settings.toll_deadline
+        self._answers = Answers(ledger, self._settler, timedelta(seconds=kept), timedelta(seconds=deadline))
         self._challenges: Bounded[_Key, tuple[str, dict[str, Any]]] = Bounded(CHALLENGES)
         self._fee_payers: dict[str, tuple[str, float]] = {}
         self._asking: set[asyncio.Task[None]] = set()
@@ -100,19 +103,11 @@ class X402Rail:
         return any(can_express(price, place.network.token.decimals) for place in self._accepted)
 
     def _extensions(self, quote: Quote) -> dict[str, Any]:
-        scope = quote.connection.scope
-        document = getattr(scope.get("app"), "openapi", None)
-        if not self._settings.x402.discovery or document is None or scope["type"] != "http":
-            return {}
-        mounted_at = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))
-        path = quote.route.removeprefix(mounted_at)
-        try:
-            declared = declaration(document(), path, scope["method"], quote.connection.path_params, mounted_at)
-        except Exception:
-            # The owner's document is made by the owner's code, and a 402 does not depend on it.
-            logger.exception("%s cannot be described to directories", quote.route)
-            return {}
-        return {} if declared is None else {"bazaar": declared}
+        found, wanted = {}, self._settings.x402.identifiers
+        if wanted != "off" and quote.connection.scope["type"] == "http":
+            found[identifiers.EXTENSION] = identifiers.declaration(required=wanted == "required")
+        declared = described(quote) if self._settings.x402.discovery else None
+        return found if declared is None else found | {"bazaar": declared}
 
     def _offers(self, quote: Quote) -> list[tuple[Accepted, Offer]]:
         found = []
@@ -152,6 +147,7 @@ class X402Rail:
     async def authorize(self, credential: X402Credential, quote: Quote) -> Authorization:
         """Check a payment and take it for this request, durably; move its money now where the owner wants that."""
         envelope = parse(credential)
+        identifier = self._identifier(envelope)
         offers = self._offers(quote)
         offer = chosen(envelope, [offer for _, offer in offers])
         place = next(place for place, each in offers if each is offer)
@@ -180,11 +176,28 @@ class X402Rail:
         payer = f"{place.network.id}:{payment.payer}"
         if quote.admit is not None:
             await quote.admit(payer)
-        held = await self._settler.hold(order)
+        if identifier is not None:
+            name = await named(quote.connection, self._url(quote), payer, identifier, envelope.canonical)
+            order = replace(order, named=name)
+        held = await self._answers.hold(order)
+        if isinstance(held, Answer):
+            raise await self._answered(order, held, quote)
         if offer.flow == "before" and not held.settled:
             held = await self._settler.settle_first(held)
         price = None if holds is None else holds.price
-        return Authorization(str(held.toll), order.price, None, payer, (envelope.version, held), price=price)
+        keeping = None if order.named is None else Keeping()
+        state = (envelope.version, held)
+        return Authorization(str(held.toll), order.price, None, payer, state, price=price, keeping=keeping)
+
+    def _identifier(self, envelope: Envelope) -> str | None:
+        wanted = self._settings.x402.identifiers
+        return None if wanted == "off" else identifiers.read(envelope.extensions, required=wanted == "required")
+
+    async def _answered(self, order: Order, answer: Answer, quote: Quote) -> Answered:
+        known = await self._settler.known(order.payment.spend_key)
+        receipt = receipt_of(2, order, known.reference or "") if known is not None else ()
+        rest = self._rest(order) if quote.terms.metered else ()
+        return Answered(answer.response, Receipt((*receipt, *rest)))
 
     async def _came_in_time(self, spend_key: str, quoted: Quoted | None) -> bool:
         known = await self._settler.known(spend_key)
@@ -206,33 +219,36 @@ class X402Rail:
     async def hold(self, toll: Toll) -> Receipt:
         """Have the money of a metered request moved, all that it may cost; what it does not use is credit then."""
         version, held = toll.authorization
+        await self._answers.keep(held, toll)
         if not held.settled:
             try:
                 held = await self._settler.settle_first(held)
             except CredentialRefused as refused:
-                refused.headers = _receipt(version, held, "", str(refused.members.get("settlementReason", "")))
+                refused.headers = receipt_of(version, held.order, "", str(refused.members.get("settlementReason", "")))
                 raise
             toll.authorization, toll.id = (version, held), str(held.toll)
-        return Receipt((*_receipt(version, held, held.reference), *self._rest(held)))
+        return Receipt((*receipt_of(version, held.order, held.reference), *self._rest(held.order)))
 
-    def _rest(self, held: Held) -> tuple[tuple[str, str], ...]:
+    def _rest(self, order: Order) -> tuple[tuple[str, str], ...]:
         """The credential for what the request will not have used; whoever is served is who has paid."""
         if self._keys is None:
             return ()
         valid_until = datetime.now(UTC) + timedelta(days=self._settings.credit_lifetime_days)
-        account = held.order.payment.spend_key
+        account = order.payment.spend_key
         minted = mint_credit(self._keys, self._settings.service, account, Asset.USD, valid_until)
         return (("X-Credit-Authorization", minted.authorization),)
 
     async def capture(self, toll: Toll) -> Receipt:
         """Have the money moved, unless it has been, and say by which transaction."""
         version, held = toll.authorization
+        if not toll.metered:
+            await self._answers.keep(held, toll)
         try:
             transaction = await self._settler.deliver(held, toll.charge, served=toll.metered)
         except CredentialRefused as refused:
-            refused.headers = _receipt(version, held, "", str(refused.members.get("settlementReason", "")))
+            refused.headers = receipt_of(version, held.order, "", str(refused.members.get("settlementReason", "")))
             raise
-        return Receipt(_receipt(version, held, transaction) if transaction else ())
+        return Receipt(receipt_of(version, held.order, transaction) if transaction else ())
 
     async def void(self, toll: Toll) -> None:
         """Let go of the claim; where the money has moved, the payment is good for the same request again."""
@@ -325,16 +341,3 @@ def _as_signed(asked: Asked, signed: int) -> Asked:
 
 def _money(asked: Asked, atomic: int) -> Money:
     return Money(min(atomic * MICRO_PER_USD // 10**asked.network.token.decimals, 2**63 - 1), Asset.USD)
-
-
-def _receipt(version: int, held: Held, transaction: str, reason: str = "") -> tuple[tuple[str, str], ...]:
-    network = held.order.accepted.network
-    document: dict[str, Any] = {
-        "success": bool(transaction),
-        "transaction": transaction,
-        "network": (network.name or network.id) if version == 1 else network.id,
-        "payer": held.order.payment.payer,
-    }
-    if not transaction:
-        document["errorReason"] = reason or "settlement_failed"
-    return ((RECEIPT_HEADERS[version], encode(document)),)

@@ -138,6 +138,14 @@ class Settler:
             self._start(self._leave_owed(settling))
             raise
 
+    def abandon(self, held: Held) -> None:
+        """Let go of a claim whose request nobody waits for any more."""
+        self._start(self._let_go_quietly(held))
+
+    async def _let_go_quietly(self, held: Held) -> None:
+        with contextlib.suppress(Refusal):
+            await self.let_go(held)
+
     async def _leave_owed(self, settling: asyncio.Task[Held]) -> None:
         with contextlib.suppress(Refusal):  # nobody is there to hear it, and the ledger knows
             await self.let_go(await settling)
