@@ -71,8 +71,10 @@ class Priced(Gate):
         """Whether the request's head is enough to find its price."""
         return not self.price.reads_body and not self._dependencies
 
-    async def __call__(self, connection: HTTPConnection, **dependencies: Any) -> Toll:
+    async def __call__(self, *, connection: HTTPConnection, **dependencies: Any) -> Toll:
         """Take the toll of this request, at the most specific of its prices.
+
+        By name alone: as a decorator, a price fails where it is written, and not by letting everybody in.
 
         Raises:
             Refusal: the request cannot be served; nothing was charged.

@@ -12,11 +12,9 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -43,6 +41,10 @@ def _top_up(value: Any) -> Any:
 
 def _price(value: Any) -> Any:
     return _text(value, Money.parse)
+
+
+def _networks(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) and value.lstrip().startswith("[") else _names(value)
 
 
 def _names(value: Any) -> Any:
@@ -95,9 +97,9 @@ class X402Settings(BaseModel):
     pay_to: str | dict[str, str] | None = None
     """Your address; or a JSON map of network to address."""
 
-    networks: list[str] = []
-    """The chains that payments are taken on, a JSON list of CAIP-2 ids or familiar names; by default those of a
-    ``pay_to`` map."""
+    networks: Annotated[list[str], NoDecode, BeforeValidator(_networks)] = []
+    """The chains that payments are taken on, CAIP-2 ids or familiar names: a JSON list, or comma-separated; by default
+    those of a ``pay_to`` map."""
 
     facilitator_url: str | list[str] | dict[str, str | list[str]] = "https://x402.org/facilitator"
     """Who checks and settles payments: a URL; a JSON list, of which the first settles and the others help to verify; or
@@ -319,29 +321,3 @@ class TollboothSettings(BaseSettings):
                 'python -c "import secrets; print(secrets.token_hex(32))" makes one',
             )
         return keys
-
-
-def read_settings() -> TollboothSettings:
-    """The settings that variables, ``.env`` and files describe.
-
-    Raises:
-        ConfigurationError: names every variable that cannot mean anything, and never its value.
-    """
-    try:
-        return TollboothSettings()
-    except ValidationError as error:
-        wrong = [
-            f"{PREFIX}{'__'.join(map(str, each['loc'])).upper()}: {_in_words(each)}"
-            for each in error.errors(include_url=False, include_input=False)
-        ]
-    except SettingsError as error:
-        field = str(error).partition('"')[2].partition('"')[0].upper()
-        wrong = [
-            f'{PREFIX}{field}: it is not JSON; write a list like \'["base"]\' and a map like \'{{"base": "0x..."}}\''
-        ]
-    raise ConfigurationError("invalid_setting", "\n".join(wrong))
-
-
-def _in_words(problem: ErrorDetails) -> str:
-    cause = problem.get("ctx", {}).get("error")
-    return cause.detail if isinstance(cause, ConfigurationError) else problem["msg"].removeprefix("Value error, ")

@@ -293,7 +293,7 @@ def require_installable(app: object) -> None:
     if not isinstance(app, FastAPI):
         raise ConfigurationError(
             "not_an_application",
-            f"a tollbooth is installed on a FastAPI application, and this is a {type(app).__name__}: install it on the "
+            f"a tollbooth is installed on a FastAPI application, not on {type(app).__name__}: install it on the "
             "application, and the prices of its routers and of what is mounted in it are served, too",
         )
     if app.middleware_stack is not None:

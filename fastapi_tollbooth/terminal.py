@@ -14,7 +14,7 @@ from fastapi_tollbooth.errors import ConfigurationError, LedgerRefused, Refusal
 from fastapi_tollbooth.ledger.books import Books
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.writer import Ledger
-from fastapi_tollbooth.settings import read_settings
+from fastapi_tollbooth.variables import read_settings
 
 T = TypeVar("T")
 

@@ -41,11 +41,12 @@ from fastapi_tollbooth.rails.owner_caveats import Check, OwnerCaveat, ValueOf, r
 from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.responses import refusal_handler
 from fastapi_tollbooth.routes import prices_of
-from fastapi_tollbooth.settings import TollboothSettings, read_settings
+from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import SettlementLayer, require_installable, visit_of
 from fastapi_tollbooth.terms import FreeTier
 from fastapi_tollbooth.toll import Quote, Toll
 from fastapi_tollbooth.upkeep import Recovered, alive, recover, upkeep
+from fastapi_tollbooth.variables import read_settings
 
 logger = logging.getLogger("fastapi_tollbooth")
 

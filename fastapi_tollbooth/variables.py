@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import SettingsError
 
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.settings import PREFIX, TollboothSettings
@@ -59,8 +61,7 @@ def unknown(environment: Iterable[str], model: type[BaseModel] = TollboothSettin
     for name in sorted({name.upper() for name in environment if name.upper().startswith(PREFIX)}):
         inside = any(name.startswith(f"{each}__") for each in known)  # a key of a setting that is a map
         if name not in known | groups and not inside and not _OF_OTHERS.fullmatch(name):
-            nearest = difflib.get_close_matches(name, known, 1, _NEAR)
-            found.append(Unknown(name, nearest[0] if nearest else None))
+            found.append(Unknown(name, _nearest(name, known)))
     return found
 
 
@@ -78,6 +79,24 @@ def report_unknown(environment: Mapping[str, str], production: bool) -> None:
         logger.warning("%s", each)
 
 
+def read_settings() -> TollboothSettings:
+    """The settings that variables, ``.env`` and files describe.
+
+    Raises:
+        ConfigurationError: names every variable that cannot mean anything, and never a secret's value.
+    """
+    try:
+        return TollboothSettings()
+    except ValidationError as error:
+        wrong = [_told(each) for each in error.errors(include_url=False, include_input=False)]
+    except SettingsError as error:
+        field = str(error).partition('"')[2].partition('"')[0].upper()
+        wrong = [
+            f'{PREFIX}{field}: it is not JSON; write a list like \'["base"]\' and a map like \'{{"base": "0x..."}}\''
+        ]
+    raise ConfigurationError("invalid_setting", "\n".join(wrong))
+
+
 def page() -> str:
     """The table of all settings, in Markdown."""
     lines = []
@@ -89,6 +108,19 @@ def page() -> str:
             lines += ["| variable | default | meaning |", "|---|---|---|"]
         lines.append(f"| `{variable.name}` | {variable.default} | {variable.meaning.replace('|', '&#124;')} |")
     return "\n".join(lines).strip() + "\n"
+
+
+def _told(problem: ErrorDetails) -> str:
+    name = f"{PREFIX}{'__'.join(map(str, problem['loc']))}".upper()
+    if problem["type"] == "extra_forbidden":
+        return str(Unknown(name, _nearest(name, {variable.name for variable in variables()})))
+    cause = problem.get("ctx", {}).get("error")
+    detail = cause.detail if isinstance(cause, ConfigurationError) else problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {detail}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, 1, _NEAR)), None)
 
 
 def _choices(annotation: Any) -> list[str]:

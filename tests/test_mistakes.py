@@ -68,6 +68,16 @@ def test_priced_that_is_not_called(booth: Tollbooth) -> None:
         fresh(booth).get("/x", dependencies=[Depends(priced)])(lambda: None)
 
 
+@pytest.mark.parametrize("outermost", [True, False])
+def test_a_price_as_a_decorator_serves_nobody(booth: Tollbooth, outermost: bool) -> None:
+    def handler() -> None: ...
+
+    price: Any = priced("$0.01")
+    route = fresh(booth).get("/x")
+    with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
+        _ = price(route(handler)) if outermost else route(price(handler))
+
+
 def test_a_toll_that_comes_from_nowhere_would_be_whatever_the_caller_sends(booth: Tollbooth) -> None:
     async def handler(toll: Toll) -> None: ...
 
@@ -109,7 +119,7 @@ def test_installed_twice(booth: Tollbooth) -> None:
 
 @pytest.mark.parametrize("other", [APIRouter(), Starlette()], ids=lambda other: type(other).__name__)
 def test_installed_on_something_else(booth: Tollbooth, other: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"this is a {type(other).__name__}"):
+    with pytest.raises(ConfigurationError, match=f"not on {type(other).__name__}"):
         booth.install(other)
 
 
@@ -138,8 +148,11 @@ def test_what_looks_like_a_mistake_and_is_none(booth: Tollbooth) -> None:
         ("TOLLBOOTH_SERVICE", "My Shop", "TOLLBOOTH_SERVICE: String should match"),
         ("TOLLBOOTH_LIGHTNING__BACKEND", "lnf", "TOLLBOOTH_LIGHTNING__BACKEND: Input should be"),
         ("TOLLBOOTH_LIGHTNING__BACKEND", "lnd", "TOLLBOOTH_LIGHTNING__API_KEY must be LND's"),
-        ("TOLLBOOTH_X402__NETWORKS", "base", "TOLLBOOTH_X402: it is not JSON"),
-        ("TOLLBOOTH_X402__PAY_TO", "0x" + "12" * 20, "TOLLBOOTH_X402__NETWORKS='[\"base\"]'"),
+        ("TOLLBOOTH_LIGHTNING__URL", "https://node.example", "set TOLLBOOTH_LIGHTNING__BACKEND to"),
+        ("TOLLBOOTH_X402__ASSETS", "usdt", "TOLLBOOTH_X402: it is not JSON"),
+        ("TOLLBOOTH_X402__NETWORKS", "[base]", "TOLLBOOTH_X402__NETWORKS: "),
+        ("TOLLBOOTH_X402__PAYTO", "0x" + "12" * 20, "did you mean TOLLBOOTH_X402__PAY_TO?"),
+        ("TOLLBOOTH_X402__PAY_TO", "0x" + "12" * 20, "TOLLBOOTH_X402__NETWORKS=base"),
         ("TOLLBOOTH_DATABASE_URL", "mysql://x/y", 'write it like "sqlite:///tollbooth.db"'),
         ("TOLLBOOTH_DATABASE_URL", "sqlite:////nowhere/t.db", "name a folder that is there"),
         ("TOLLBOOTH_ENVIRONMENT", "production", "TOLLBOOTH_SECRET: it is not set; make one"),

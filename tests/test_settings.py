@@ -93,3 +93,9 @@ def test_developers_meet_no_limit_that_they_did_not_set() -> None:
     production = TollboothSettings(_env_file=None, environment="production")
     assert str(production.unpaid_rate_limit) == "300/minute"
     assert production.invoices_per_client == 20
+
+
+@pytest.mark.parametrize("text", ["base,polygon", "base, polygon", '["base", "polygon"]'])
+def test_networks_are_named_as_people_write_lists(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("TOLLBOOTH_X402__NETWORKS", text)
+    assert TollboothSettings(_env_file=None).x402.networks == ["base", "polygon"]

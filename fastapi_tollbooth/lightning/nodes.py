@@ -32,6 +32,12 @@ def configured_node(
             in production.
     """
     backend = settings.lightning_backend
+    if settings.lightning.backend is None and (settings.lightning.url or settings.lightning.api_key):
+        raise ConfigurationError(
+            "no_backend",
+            "TOLLBOOTH_LIGHTNING__URL or __API_KEY is set, and nothing says what kind of node listens there: set "
+            'TOLLBOOTH_LIGHTNING__BACKEND to "phoenixd", "lnd", "cln", "lnbits" or "nwc"',
+        )
     if backend == "dev":
         return DevNode(keys(), ledger, settings.environment, ledger.side_file("devnode"))
     return None if backend == "none" else _REAL_NODES[backend](settings.lightning)

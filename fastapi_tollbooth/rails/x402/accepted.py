@@ -35,7 +35,7 @@ def accepted(settings: X402Settings, *, production: bool = False) -> tuple[Accep
     names = settings.networks or (list(pay_to) if isinstance(pay_to, dict) else [])
     if not names:
         raise ConfigurationError(
-            "no_network", "name the networks that x402 payments are taken on: TOLLBOOTH_X402__NETWORKS='[\"base\"]'"
+            "no_network", "name the networks that x402 payments are taken on: TOLLBOOTH_X402__NETWORKS=base"
         )
     if production and "facilitator_url" not in settings.model_fields_set:
         raise ConfigurationError(
