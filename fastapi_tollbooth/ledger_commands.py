@@ -130,6 +130,12 @@ def payments(
 
 
 @ledger.command()
+def free(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
+    """List what was served without payment, by day: free tiers, free routes, what shadow mode would have charged."""
+    _print(keep_books(database_url, lambda books: books.free_use()), as_json)
+
+
+@ledger.command()
 def grant(
     account: Account,
     amount: Annotated[str, typer.Argument(help='How much, such as "$5" or "100 sat".')],

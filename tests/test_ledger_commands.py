@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.cli import main
+from fastapi_tollbooth.ledger.free_use import Use, add
 from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund
 from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.store import Store
@@ -53,6 +54,14 @@ def test_what_an_account_holds(toll: int) -> None:
     assert code == 2
     assert "no such account" in output
     assert [row["account"] for row in read("accounts")] == [ALICE]  # type: ignore[attr-defined]
+
+
+def test_what_was_free(toll: int, url: str) -> None:
+    store = Store(url)
+    store.execute(lambda connection: add(connection, [Use("2026-11-20", "observed usd /b", who, 300) for who in "ab"]))
+    store.close()
+    assert call("free") == (0, "2026-11-20  observed usd /b  2  600\n1 found\n")
+    assert read("free") == [{"day": "2026-11-20", "bucket": "observed usd /b", "clients": 2, "used": 600}]
 
 
 def test_a_statement(toll: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi_tollbooth.errors import LedgerRefused
 from fastapi_tollbooth.ledger import reports
 from fastapi_tollbooth.ledger.archive import archive_some
+from fastapi_tollbooth.ledger.free_use import DailyUse, daily
 from fastapi_tollbooth.ledger.operations import (
     Corrected,
     Fund,
@@ -104,6 +105,10 @@ class Books:
         """External payments, newest first."""
         which = PaymentFilter(account, rail, state, since, until, limit)
         return await self._ledger.read(partial(reports.payments, which=which))
+
+    async def free_use(self) -> list[DailyUse]:
+        """What was served without payment on each of the last days: free tiers, free routes, and shadow mode."""
+        return await self._ledger.read(daily)
 
     async def grant(self, account: str, amount: str | Money, *, grant_id: str | None = None) -> Money:
         """Give credit to an account; its balance then.

@@ -41,7 +41,7 @@ class Use(NamedTuple):
 
 
 class DailyUse(NamedTuple):
-    """What all clients used of one bucket on one day."""
+    """What all clients used of one bucket on one day: requests, or money in the smallest unit of its asset."""
 
     day: str
     bucket: str
@@ -73,5 +73,5 @@ def prune(connection: Connection, today: date) -> None:
 
 
 def daily(connection: Connection) -> list[DailyUse]:
-    """What was used on each day that is still known."""
+    """What was used on each of the last `KEEP_DAYS` days."""
     return [DailyUse(day, bucket, int(clients), int(used)) for day, bucket, clients, used in connection.execute(_SUM)]

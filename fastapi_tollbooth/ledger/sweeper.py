@@ -13,7 +13,6 @@ from functools import partial
 
 from sqlalchemy import Connection, func, insert, or_, select, update
 
-from fastapi_tollbooth.errors import Unavailable
 from fastapi_tollbooth.ledger.operations import Resolved, Void
 from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.ledger.writer import Ledger
@@ -61,17 +60,6 @@ async def sweep(ledger: Ledger, deadline: timedelta) -> int:
     if swept:
         logger.warning("%d tolls were left open by a process that ended; their money was given back", swept)
     return swept
-
-
-async def sweep_for_ever(ledger: Ledger, deadline: timedelta, every: timedelta) -> None:
-    """Sweep now and then, until cancelled."""
-    while True:
-        try:
-            if ledger.exists:
-                await sweep(ledger, deadline)
-        except Unavailable:
-            logger.warning("the ledger could not be swept; it is tried again")
-        await asyncio.sleep(every.total_seconds())
 
 
 def _take_lease(connection: Connection, owner: str) -> int | None:
