@@ -14,11 +14,10 @@ from fastapi_tollbooth.doctor import Finding, Level, Patient
 from fastapi_tollbooth.doctor.configuration import look
 from fastapi_tollbooth.doctor.probe import probe
 from fastapi_tollbooth.doctor.reachable import ask
-from fastapi_tollbooth.errors import ConfigurationError, Unavailable
 from fastapi_tollbooth.ledger.schema import HEAD
 from fastapi_tollbooth.ledger_commands import ledger
 from fastapi_tollbooth.models import built_in
-from fastapi_tollbooth.terminal import AsJson, DatabaseUrl, print_json, store_at
+from fastapi_tollbooth.terminal import AsJson, DatabaseUrl, print_json, store_at, told
 from fastapi_tollbooth.tollbooth import Tollbooth
 from fastapi_tollbooth.upkeep import Recovered
 from fastapi_tollbooth.variables import page
@@ -39,9 +38,7 @@ def _tollbooth() -> None:
 
 
 @main.command()
-def routes(
-    app: Annotated[str, typer.Argument(help="The application, such as shop:app.")], as_json: AsJson = False
-) -> None:
+def routes(app: AppName, as_json: AsJson = False) -> None:
     """List every priced route: its kind, its range of prices, its fallback, and what to look at twice."""
     prices = _tollbooth_of(app).prices()
     if as_json:
@@ -141,10 +138,8 @@ def reconcile(
         finally:
             await tollbooth.close()
 
-    try:
+    with told():
         recovered = asyncio.run(settle())
-    except (ConfigurationError, Unavailable) as error:
-        raise typer.BadParameter(str(error)) from error
     if as_json:
         print_json(recovered._asdict())
     else:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -23,16 +23,23 @@ DatabaseUrl = Annotated[str | None, typer.Option(help="Instead of TOLLBOOTH_DATA
 
 
 @contextmanager
-def store_at(database_url: str | None) -> Iterator[Store]:
-    """The ledger's database, for commands that work on it directly."""
+def told() -> Iterator[None]:
+    """What is refused inside becomes a message and exit code 2."""
     try:
-        store = Store(database_url or read_settings().database_url)
-        yield store
-    except ConfigurationError as error:
+        yield
+    except (LedgerRefused, ConfigurationError) as error:
         raise typer.BadParameter(str(error)) from error
+    except Refusal as error:
+        raise typer.BadParameter(error.detail) from error
     except SQLAlchemyError as error:
         raise typer.BadParameter(f"the database does not answer: {type(error).__name__}") from error
-    store.close()
+
+
+@contextmanager
+def store_at(database_url: str | None) -> Iterator[Store]:
+    """The ledger's database, for commands that work on it directly."""
+    with told(), closing(Store(database_url or read_settings().database_url)) as store:
+        yield store
 
 
 def require_ledger(store: Store) -> None:
@@ -42,7 +49,7 @@ def require_ledger(store: Store) -> None:
 
 
 def keep_books(database_url: str | None, work: Callable[[Books], Awaitable[T]]) -> T:
-    """Have an owner's operation done; what the ledger refuses becomes a message and exit code 2."""
+    """Have an owner's operation done."""
     with store_at(database_url) as store:
         require_ledger(store)
 
@@ -54,12 +61,8 @@ def keep_books(database_url: str | None, work: Callable[[Books], Awaitable[T]]) 
         finally:
             await ledger.close()
 
-    try:
+    with told():
         return asyncio.run(_run())
-    except (LedgerRefused, ConfigurationError) as error:
-        raise typer.BadParameter(str(error)) from error
-    except Refusal as error:
-        raise typer.BadParameter(error.detail) from error
 
 
 def print_json(value: Any) -> None:

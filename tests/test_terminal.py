@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 import typer
+from sqlalchemy.exc import OperationalError
 
-from fastapi_tollbooth import Money
-from fastapi_tollbooth.terminal import keep_books, moment, print_json
+from fastapi_tollbooth import ConfigurationError, Money
+from fastapi_tollbooth.errors import LedgerRefused
+from fastapi_tollbooth.ledger.pressure import ledger_busy
+from fastapi_tollbooth.ledger.store import Store
+from fastapi_tollbooth.terminal import keep_books, moment, print_json, store_at, told
 
 
 def test_days_and_times_are_understood() -> None:
@@ -19,6 +23,34 @@ def test_days_and_times_are_understood() -> None:
 def test_money_and_times_are_text_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": Money.parse("$0.01"), "at": datetime(2026, 1, 31, tzinfo=UTC)})
     assert json.loads(capsys.readouterr().out) == {"a": "$0.01", "at": "2026-01-31T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ledger_busy(), "Too many requests wait"),
+        (LedgerRefused("unknown_toll", "there is no such toll"), "there is no such toll"),
+        (ConfigurationError("no_secret", "set it"), "set it"),
+        (OperationalError("SELECT 'secret'", {}, OSError("password")), "the database does not answer"),
+    ],
+)
+def test_what_is_refused_is_told_without_a_traceback_and_as_people_say_it(error: Exception, message: str) -> None:
+    with pytest.raises(typer.BadParameter) as told_, told():
+        raise error
+    assert str(told_.value).startswith(message)
+    assert "secret" not in str(told_.value) or isinstance(error, ConfigurationError)
+
+
+def test_the_ledger_is_let_go_of_when_a_command_fails(tmp_path: Path) -> None:
+    def fail(store: Store) -> None:
+        store.upgrade()
+        used.append(store)
+        raise typer.Exit(1)
+
+    used: list[Store] = []
+    with pytest.raises(typer.Exit), store_at(f"sqlite:///{tmp_path}/ledger.db") as store:
+        fail(store)
+    assert used[0]._lock_file is None
 
 
 def test_no_ledger_is_made_by_looking_for_one(tmp_path: Path) -> None:
