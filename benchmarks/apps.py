@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, HTTPException
 
 TUNED_GC = "BENCHMARK_TUNED_GC"
-"""The environment variable that, set to ``1``, tunes the garbage collector as ``docs/benchmarks.md`` advises."""
+"""The environment variable that, set to ``1``, tunes the garbage collector as the package does."""
 
 
 async def weather() -> dict[str, str]:

@@ -18,7 +18,7 @@ from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, toll_o
 from fastapi_tollbooth.errors import AmbiguousRequest, ConfigurationError, CredentialRefused, Refusal
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.money import Asset, Money
-from fastapi_tollbooth.own_routes import NO_STORE, OwnRoute, body_of
+from fastapi_tollbooth.own_routes import NO_STORE, body_of
 from fastapi_tollbooth.rails import Answered, Rail, as_text
 from fastapi_tollbooth.rails.credit import mint_credit
 from fastapi_tollbooth.rails.owner_caveats import OwnerCaveats, minted_for
@@ -74,7 +74,7 @@ def credit_routes(
         owned = dict(await minted_for(caveats, request)) if caveats else {}
         return JSONResponse(_credential(settings, keys(), account_of(authorization), amount, owned), headers=NO_STORE)
 
-    return [OwnRoute(PATH, sell, methods=["POST"], include_in_schema=False)]
+    return [Route(PATH, sell, methods=["POST"])]
 
 
 def _credential(

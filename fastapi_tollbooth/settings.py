@@ -271,9 +271,10 @@ class TollboothSettings(BaseSettings):
     Longer than your slowest handler needs until its response starts, or, where it is metered, ends: metered responses
     that take four fifths of it are charged then, and cannot use more."""
 
-    freeze_heap: bool = True
-    """Whether the objects of the application are exempted from garbage collection (`gc.freeze`) once it has started,
-    once per process: paid requests are served about a tenth faster, and the slowest of them much faster."""
+    tune_gc: bool = True
+    """Whether garbage collection is tuned once the application has started, once per process: it leaves alone what is
+    alive then (`gc.freeze`), and looks at new objects by the ten thousand. Paid requests are served about a seventh
+    faster, and the slowest of them much faster."""
 
     public_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$")
     """Where callers reach the service, such as ``https://api.example.com``; by default what their requests say."""

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
+from starlette.routing import Route
 
 from fastapi_tollbooth import observe, taker
 from fastapi_tollbooth.access import ClientResolver, name_of
@@ -30,12 +31,12 @@ from fastapi_tollbooth.lightning.dev_routes import dev_routes
 from fastapi_tollbooth.lightning.nodes import configured_node, configured_rates
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.openapi import document
+from fastapi_tollbooth.own_routes import OwnRoutes
 from fastapi_tollbooth.payable import require_payable, with_rails
 from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
 from fastapi_tollbooth.quoting import Compute, quoted, require_total
 from fastapi_tollbooth.rails import Rail, Receipt, Settles
 from fastapi_tollbooth.rails.configured import can_sign, configured_rails
-from fastapi_tollbooth.rails.l402 import L402Rail
 from fastapi_tollbooth.rails.l402_routes import l402_routes
 from fastapi_tollbooth.rails.owner_caveats import Check, OwnerCaveat, ValueOf, registration
 from fastapi_tollbooth.rates import RateSource
@@ -158,24 +159,25 @@ class Tollbooth(Hooks):
         """
         require_installable(app)
         require_safe(self.settings, lambda: self.rails)
-        rails = self.rails
         app.state.tollbooth = self
         app.user_middleware.append(Middleware(SettlementLayer, engine=self))
         app.exception_handlers.setdefault(Refusal, refusal_handler)
         app.router.lifespan_context = alive(app.router.lifespan_context, self._start, self._upkeep, self.close)
-        client_of = partial(name_of, trusted=self.settings.trusted_proxies, resolver=self._client)
-        for rail in (rail for rail in rails if isinstance(rail, L402Rail)):
-            app.router.routes.extend(l402_routes(rail, client_of))
-        if self._given_rails is None and self.dev_node is not None:
-            app.router.routes.extend(dev_routes(self.dev_node))
-        if can_sign(self.settings):
-            asked = self.admission.of_payers
-            app.router.routes += credit_routes(self.settings, lambda: self.keys, rails, self._caveats, asked)
-        document(app, rails)
+        app.router.routes.append(OwnRoutes(self._own_routes()))
+        document(app, self.rails)
         self.apps.append(app)
         if self.observes:
             logger.warning(observe.WARNING)
         self.check()
+
+    def _own_routes(self) -> list[Route]:
+        routes = l402_routes(self.rails, partial(name_of, trusted=self.settings.trusted_proxies, resolver=self._client))
+        if self._given_rails is None and self.dev_node is not None:
+            routes += dev_routes(self.dev_node)
+        if can_sign(self.settings):
+            admitted = self.admission.of_payers
+            routes += credit_routes(self.settings, lambda: self.keys, self.rails, self._caveats, admitted)
+        return routes
 
     async def _start(self) -> None:
         self.check()

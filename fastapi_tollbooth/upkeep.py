@@ -22,6 +22,8 @@ from fastapi_tollbooth.settings import TollboothSettings
 logger = logging.getLogger("fastapi_tollbooth.ledger")
 
 SWEEP_SECONDS = 60.0
+YOUNG_OBJECTS = 10_000
+"""How many new objects the garbage collector lets come before it looks at them: Python's own number is 700."""
 
 
 class Recovered(NamedTuple):
@@ -49,8 +51,8 @@ async def upkeep(
     ledger: Ledger, rails: Sequence[Rail[Any]], rates: RateSource, settings: TollboothSettings
 ) -> AsyncIterator[None]:
     """Recover now and then, and keep the rates fresh, as long as the context is open."""
-    if settings.freeze_heap:
-        freeze_heap()
+    if settings.tune_gc:
+        tune_gc()
     tasks = [
         asyncio.create_task(_recover_for_ever(ledger, rails, settings.toll_deadline)),
         asyncio.create_task(rates.keep_fresh()),
@@ -91,19 +93,22 @@ def alive(
     return lifespan
 
 
-_frozen = threading.Event()
+_tuned = threading.Event()
 
 
-def freeze_heap() -> None:
-    """Exempt what is alive now from garbage collection, the first time that this is called in a process.
+def tune_gc() -> None:
+    """Have the garbage collector look less often and at less, the first time that this is called in a process.
 
-    Requests that wait for a commit outlive the collector's young generations, so it looks at old objects far more often
-    than it does in a service whose requests never wait; and those of an application that has started are there to stay.
+    Requests that wait for a commit outlive its young generations, so it looks at old objects far more often than it
+    does in a service whose requests never wait; and those of an application that has started are there to stay.
     """
-    if not _frozen.is_set():
-        _frozen.set()
+    if not _tuned.is_set():
+        _tuned.set()
         gc.collect()
         gc.freeze()
+        young, *older = gc.get_threshold()
+        if 0 < young < YOUNG_OBJECTS:  # 0 is a collector that the owner has switched off
+            gc.set_threshold(YOUNG_OBJECTS, *older)
 
 
 async def _recover_for_ever(ledger: Ledger, rails: Sequence[Rail[Any]], deadline: float) -> None:

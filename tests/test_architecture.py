@@ -67,7 +67,7 @@ ORDER = [
     {"lightning.__init__", "lightning.bolt11", "lightning.secp256k1"},
     {"ledger.sweeper", "ledger.books", "ledger.answers"},
     {"ledger.writer"},
-    {"ledger.store", "ledger.pressure"},
+    {"ledger.store", "ledger.pressure", "ledger.inbox"},
     {"ledger.sqlite", "ledger.postgres"},
     {"ledger.schema", "ledger.rows"},
     {"ledger.export"},

@@ -59,7 +59,7 @@ async def test_it_goes_on_when_something_does_not_answer(url: str, monkeypatch: 
     await ledger.close()
 
 
-HEAP = """
+COLLECTOR = """
 import gc
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -71,12 +71,17 @@ def frozen(**settings):
     with TestClient(app):
         return gc.get_freeze_count()
 
-assert frozen(freeze_heap=False) == 0
+usual = gc.get_threshold()
+assert frozen(tune_gc=False) == 0
+assert gc.get_threshold() == usual
 first = frozen()
 assert first > 10_000
+assert gc.get_threshold() == (10_000, *usual[1:])
+gc.set_threshold(0)
 assert frozen() <= first, "once per process"
+assert gc.get_threshold()[0] == 0, "whoever switches it off has switched it off"
 """
 
 
-def test_the_heap_of_an_application_that_has_started_is_frozen_once() -> None:
-    subprocess.run([sys.executable, "-c", HEAP], check=True, timeout=60)
+def test_the_collector_is_tuned_once_when_an_application_has_started() -> None:
+    subprocess.run([sys.executable, "-c", COLLECTOR], check=True, timeout=60)

@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from fastapi_tollbooth.errors import ConfigurationError, Unavailable
+from fastapi_tollbooth.ledger.inbox import Inbox
 from fastapi_tollbooth.ledger.lookups import payer_named
 from fastapi_tollbooth.ledger.operations import Authorize, Claim, Fund, Operation, Outcome, Revoke, undo
 from fastapi_tollbooth.ledger.pressure import Stats, ledger_busy, ledger_unavailable
@@ -59,18 +59,14 @@ class _Work:
     loop: asyncio.AbstractEventLoop
 
 
-class _Nudge:
-    """There is something owed, where there was nothing."""
-
-
 class _Stop:
-    """Everything that was queued before this is written; then the thread ends, unless there is more to do by then."""
+    """Everything that came before this is written; then the thread ends, unless there is more to do by then."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
 
 
-_Job = _Apply | _Work | _Nudge | _Stop
+_Job = _Apply | _Work | _Stop
 _Wake = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Any]
 
 
@@ -90,7 +86,7 @@ class Ledger:
         self._store = Store(url)
         self._most_waiting = most_waiting
         self._batches = self._operations = self._last_batch = self._failed = self._refused = 0
-        self._queue: SimpleQueue[_Job] = SimpleQueue()
+        self._inbox: Inbox[_Job] = Inbox(self._ensure_thread)
         self._owed: deque[Operation] = deque()
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -102,11 +98,11 @@ class Ledger:
             Unavailable: the database did not answer, or too many wait for it. Nothing happened, or what happened is
                 taken back.
         """
-        if any(isinstance(operation, _OPENING) for operation in operations):
-            self._refuse_when_busy()
+        if self._is_busy and any(isinstance(operation, _OPENING) for operation in operations):
+            raise self._refusal()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Outcome]] = loop.create_future()
-        self._put(_Apply(operations, future, loop))
+        self._inbox.put(_Apply(operations, future, loop), loop)
         try:
             return await future
         except asyncio.CancelledError:
@@ -135,7 +131,7 @@ class Ledger:
         first = not self._owed
         self._owed.append(operation)
         if first:
-            self._put(_Nudge())
+            self._inbox.ring_soon(asyncio.get_running_loop())
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query that only reads.
@@ -179,22 +175,20 @@ class Ledger:
 
     async def close(self) -> None:
         """Write everything that is queued, and let go of the database if nobody else uses it."""
-        if self._thread is not None:
+        if not self._is_at_rest:
             await asyncio.to_thread(self.flush, None)
 
     def flush(self, timeout: float | None) -> None:
         """Block until everything that is queued is written, or the time in seconds is up."""
-        stop = _Stop()
-        with self._guard:
-            if self._thread is None:
-                return
-            self._queue.put(stop)
-        stop.done.wait(timeout)
+        if not self._is_at_rest:
+            stop = _Stop()
+            self._inbox.put_now(stop)
+            stop.done.wait(timeout)
 
     def stats(self) -> Stats:
         """How much waits, and how large batches are."""
         return Stats(
-            self._queue.qsize(),
+            len(self._inbox),
             len(self._owed),
             self._batches,
             self._operations,
@@ -203,35 +197,42 @@ class Ledger:
             self._refused,
         )
 
-    def _refuse_when_busy(self) -> None:
-        if self._queue.qsize() >= self._most_waiting:
-            self._refused += 1
-            raise ledger_busy()
+    @property
+    def _is_busy(self) -> bool:
+        return len(self._inbox) >= self._most_waiting
+
+    def _refusal(self) -> Unavailable:
+        self._refused += 1
+        return ledger_busy()
 
     async def _work(self, work: Callable[[], T]) -> T:
-        self._refuse_when_busy()
+        if self._is_busy:
+            raise self._refusal()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(_Work(work, future, loop))
+        self._inbox.put(_Work(work, future, loop), loop)
         return await future
 
-    def _put(self, job: _Job) -> None:
+    @property
+    def _is_at_rest(self) -> bool:
+        return self._thread is None and not self._owed and not self._inbox
+
+    def _ensure_thread(self) -> None:
         # Under the guard: a thread that ends and a job that arrives must not miss each other.
         with self._guard:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="tollbooth-ledger", daemon=True)
                 self._thread.start()
                 _RUNNING.add(self)
-            self._queue.put(job)
 
     # ── the thread ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
         wait: float | None = None
         while True:
-            jobs = self._take(wait)
+            jobs = self._inbox.take(BATCH, wait)
             stops = [job for job in jobs if isinstance(job, _Stop)]
-            if self._owed and wait is None and all(isinstance(job, _Nudge) for job in jobs):
+            if self._owed and wait is None and not jobs:
                 # Nobody awaits what is owed: let it ride with the next charge, if one comes soon.
                 wait = LINGER_SECONDS
                 continue
@@ -249,25 +250,13 @@ class Ledger:
 
     def _end(self) -> bool:
         with self._guard:
-            if not self._queue.empty():
+            if self._inbox:
                 return False
             if self._owed:
                 logger.error("%d captures or voids were not written before the end: they stay pending", len(self._owed))
             self._store.close()
             self._thread = None
             return True
-
-    def _take(self, timeout: float | None) -> list[_Job]:
-        try:
-            jobs: list[_Job] = [self._queue.get(timeout=timeout)]
-        except Empty:
-            return []
-        while len(jobs) < BATCH and not isinstance(jobs[-1], _Stop):
-            try:
-                jobs.append(self._queue.get_nowait())
-            except Empty:
-                break
-        return jobs
 
     def _write(self, asked: list[_Apply]) -> tuple[list[_Wake], bool]:
         owed = [self._owed.popleft() for _ in range(min(len(self._owed), BATCH))]
@@ -321,8 +310,7 @@ class Ledger:
             try:
                 loop.call_soon_threadsafe(self._resolve, results)
             except RuntimeError:  # that loop is closed: nobody awaits any more
-                for _, result in results:
-                    self._take_back(result)
+                self._owed.extend(undoing for _, result in results for undoing in _undoing(result))
 
     def _resolve(self, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
         for future, result in results:
@@ -334,10 +322,14 @@ class Ledger:
                 future.set_result(result)
 
     def _take_back(self, result: Any) -> None:
-        # The request was cancelled while its authorization was being written: no handler will run for it.
-        for outcome in result if isinstance(result, list) else ():
-            if (undoing := undo(outcome)) is not None:
-                self.apply_later(undoing)
+        for operation in _undoing(result):
+            self.apply_later(operation)
+
+
+def _undoing(result: Any) -> list[Operation]:
+    # The request was cancelled while its authorization was being written: no handler will run for it.
+    outcomes = result if isinstance(result, list) else ()
+    return [undoing for outcome in outcomes if (undoing := undo(outcome)) is not None]
 
 
 _RUNNING: "weakref.WeakSet[Ledger]" = weakref.WeakSet()

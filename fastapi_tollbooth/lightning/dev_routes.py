@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from fastapi_tollbooth.errors import Unavailable
 from fastapi_tollbooth.lightning.dev import CannotPay, DevNode
-from fastapi_tollbooth.own_routes import NO_STORE, OwnRoute, body_of
+from fastapi_tollbooth.own_routes import NO_STORE, body_of
 from fastapi_tollbooth.responses import refusal_response
 
 MAX_BODY = 16_384
@@ -37,7 +37,7 @@ def dev_routes(node: DevNode) -> list[Route]:
             return refusal_response(request, refusal)
         return JSONResponse({"payment_hash": paid.payment_hash, "preimage": paid.preimage}, headers=NO_STORE)
 
-    return [OwnRoute(PAY_PATH, pay, methods=["POST"], include_in_schema=False)]
+    return [Route(PAY_PATH, pay, methods=["POST"])]
 
 
 def _refuse(detail: str, status: int) -> JSONResponse:

@@ -1,7 +1,7 @@
 """What bearers and buyers of credit ask beside priced requests: their balance, invoices, and what became of one."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from starlette.requests import HTTPConnection, Request
@@ -19,7 +19,8 @@ from fastapi_tollbooth.errors import (
     Unauthorized,
     Unavailable,
 )
-from fastapi_tollbooth.own_routes import NO_STORE, OwnRoute, body_of
+from fastapi_tollbooth.own_routes import NO_STORE, body_of
+from fastapi_tollbooth.rails import Rail
 from fastapi_tollbooth.rails.l402 import L402Rail
 from fastapi_tollbooth.rails.l402_credential import L402Credential
 from fastapi_tollbooth.rails.sales import INVOICES_PATH
@@ -34,8 +35,11 @@ ClientOf = Callable[[HTTPConnection], Awaitable[str]]
 Answer = Callable[[Request], Awaitable[dict[str, Any]]]
 
 
-def l402_routes(rail: L402Rail, client_of: ClientOf) -> list[Route]:
-    """The routes of one rail. ``client_of`` names callers, whose invoices are counted."""
+def l402_routes(rails: Sequence[Rail[Any]], client_of: ClientOf) -> list[Route]:
+    """The routes of the rail that keeps credit, if there is one. ``client_of`` names callers: invoices are counted."""
+    rail = next((rail for rail in rails if isinstance(rail, L402Rail)), None)
+    if rail is None:
+        return []
 
     async def balance(request: Request) -> dict[str, Any]:
         """What is left of the credit that a credential opens: ``{"balance": "$0.09", ...}``."""
@@ -71,9 +75,9 @@ def l402_routes(rail: L402Rail, client_of: ClientOf) -> list[Route]:
         return {"status": state, "paymentHash": payment_hash}
 
     return [
-        OwnRoute(BALANCE_PATH, _answered(balance, 200), methods=["GET"], include_in_schema=False),
-        OwnRoute(INVOICES_PATH, _answered(invoice, 201), methods=["POST"], include_in_schema=False),
-        OwnRoute(f"{INVOICES_PATH}/{{payment_hash}}", _answered(status, 200), methods=["GET"], include_in_schema=False),
+        Route(BALANCE_PATH, _answered(balance, 200), methods=["GET"]),
+        Route(INVOICES_PATH, _answered(invoice, 201), methods=["POST"]),
+        Route(f"{INVOICES_PATH}/{{payment_hash}}", _answered(status, 200), methods=["GET"]),
     ]
 
 
