@@ -1,6 +1,7 @@
 """``make demo``: a real server, a real client, and every step of a payment on the screen."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,9 +66,14 @@ def main() -> None:
         keep_books("statement", account, database)
         keep_books("verify", database)
         say(
-            "Try it yourself: uvicorn example_app.main:app, then open http://127.0.0.1:8000/docs, which shows what "
-            "each route costs. Stablecoins are taken, too, once TOLLBOOTH_X402__PAY_TO names a wallet."
+            f"Try it yourself: {uvicorn()} example_app.main:app, then open http://127.0.0.1:8000/docs, which shows "
+            "what each route costs. Stablecoins are taken, too, once TOLLBOOTH_X402__PAY_TO names a wallet."
         )
+
+
+def uvicorn() -> str:
+    """How to call it: ``make demo`` has put it into an environment that is not on the path."""
+    return "uvicorn" if shutil.which("uvicorn") else os.path.relpath(Path(sys.executable).with_name("uvicorn"))
 
 
 def question(model: str) -> dict[str, str]:

@@ -10,10 +10,11 @@ import typer
 from fastapi import FastAPI
 from uvicorn.importer import ImportFromStringError, import_from_string
 
-from fastapi_tollbooth.doctor import Finding, Level, Patient
+from fastapi_tollbooth.doctor import Finding, Level, Patient, problem
 from fastapi_tollbooth.doctor.configuration import look
 from fastapi_tollbooth.doctor.probe import probe
 from fastapi_tollbooth.doctor.reachable import ask
+from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.ledger.schema import HEAD
 from fastapi_tollbooth.ledger_commands import ledger
 from fastapi_tollbooth.models import built_in
@@ -22,7 +23,12 @@ from fastapi_tollbooth.tollbooth import Tollbooth
 from fastapi_tollbooth.upkeep import Recovered
 from fastapi_tollbooth.variables import page
 
-main = typer.Typer(no_args_is_help=True, add_completion=False, help="Get paid per request on FastAPI.")
+main = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they may show local variables, and so secrets
+    help="Get paid per request on FastAPI.",
+)
 
 main.add_typer(ledger, name="ledger")
 
@@ -76,9 +82,13 @@ def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask nobody: no database, node or facilitator.")] = False,
 ) -> None:
     """Go through the checklist for production; exit with 1 if there is a problem."""
-    tollbooth = _tollbooth_of(app)
-    patient = Patient(tollbooth.apps[0], tollbooth, os.environ, Path.cwd(), host, workers)
-    findings = list(look(patient)) + asyncio.run(_ask(None if offline else patient, url))
+    try:
+        tollbooth = _imported(app)
+    except ConfigurationError as error:
+        findings = [problem("start", error.detail, error.url)]
+    else:
+        patient = Patient(tollbooth.apps[0], tollbooth, os.environ, Path.cwd(), host, workers)
+        findings = list(look(patient)) + asyncio.run(_ask(None if offline else patient, url))
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     if as_json:
         print_json({"problems": problems, "findings": [finding._asdict() for finding in findings]})
@@ -87,7 +97,7 @@ def doctor(
             typer.echo(f"{finding.level.upper():8} {finding.check:14} {finding.detail}")
             if finding.mend:
                 typer.echo(f"{'':24}{finding.mend}")
-        typer.echo(f"{problems} problems")
+        typer.echo(f"{problems} problem{'' if problems == 1 else 's'}")
     if problems:
         raise typer.Exit(1)
 
@@ -147,6 +157,11 @@ def reconcile(
 
 
 def _tollbooth_of(name: str) -> Tollbooth:
+    with told():
+        return _imported(name)
+
+
+def _imported(name: str) -> Tollbooth:
     sys.path.insert(0, str(Path.cwd()))
     try:
         app = import_from_string(name)

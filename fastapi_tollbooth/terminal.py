@@ -27,8 +27,12 @@ def told() -> Iterator[None]:
     """What is refused inside becomes a message and exit code 2."""
     try:
         yield
-    except (LedgerRefused, ConfigurationError) as error:
+    except LedgerRefused as error:
         raise typer.BadParameter(str(error)) from error
+    except ConfigurationError as error:
+        # Plain text, and not a box: commands and addresses in it are there to be copied.
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
     except Refusal as error:
         raise typer.BadParameter(error.detail) from error
     except SQLAlchemyError as error:

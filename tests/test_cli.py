@@ -103,6 +103,16 @@ def test_doctor_finds_what_is_wrong_and_passes_what_the_documentation_recommends
     assert {"bind", "cors", "limits", "hazards"} <= {finding["check"] for finding in report["findings"]}
 
 
+@pytest.mark.parametrize("command", ["routes", "doctor", "reconcile"])
+def test_an_application_that_does_not_start_is_told_in_words(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLBOOTH_ENVIRONMENT", "production")
+    code, output = call(command, "cli_shop:app")
+    assert code == (1 if command == "doctor" else 2)
+    assert "Traceback" not in output
+    assert 'python -c "import secrets; print(secrets.token_hex(32))"' in output, "in one piece, to be copied"
+    assert "/docs/configuration-errors.md#unsafe_in_production" in output
+
+
 def test_settings_prints_the_table() -> None:
     code, output = call("settings")
     assert code == 0

@@ -164,8 +164,8 @@ def limits(patient: Patient) -> Iterator[Finding]:
                 mend = 'set TOLLBOOTH_FREE_RATE_LIMIT, or priced(..., rate_limit="10/second")'
                 found.append(problem("limits", f"{route} is free and has no rate limit, its only protection", mend))
     if settings.unpaid_rate_limit is None:
-        mend = "set TOLLBOOTH_UNPAID_RATE_LIMIT, such as 300/minute"
-        found.append(problem("limits", "anybody may ask for any number of offers", mend))
+        mend = "set TOLLBOOTH_UNPAID_RATE_LIMIT, such as 300/minute, which production has by default"
+        found.append(Finding("limits", patient.grave, "anybody may ask for any number of offers", mend))
     workers = patient.workers or int(patient.environment.get("WEB_CONCURRENCY") or 1)
     if workers > 1 and settings.rate_limit_storage.get_secret_value() == "memory":
         mend = "set TOLLBOOTH_RATE_LIMIT_STORAGE to a Redis"

@@ -78,7 +78,7 @@ async def offers(patient: Patient) -> AsyncIterator[Finding]:
         detail = f"the headers of a 402 have {size} bytes, and proxies and clients take {MOST_HEADER_BYTES}"
         yield problem("402-size", detail, mend)
     elif found:
-        yield ok("offers", f"{found} ways to pay, in {size} bytes of headers")
+        yield ok("offers", f"{found} way{'' if found == 1 else 's'} to pay, in {size} bytes of headers")
 
 
 async def facilitators(patient: Patient) -> AsyncIterator[Finding]:
