@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +15,13 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Form, HTTPException, Request, Response, UploadFile
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, text
 
 from fastapi_tollbooth import Toll, Tollbooth, TollboothSettings, priced
+from fastapi_tollbooth.ledger import answers
 from fastapi_tollbooth.ledger.answers import prune
 from fastapi_tollbooth.ledger.audit import verify
 from fastapi_tollbooth.ledger.tables import metadata
@@ -252,6 +254,52 @@ def test_of_two_payments_under_one_identifier_one_is_made(office: Office) -> Non
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 7
     assert {answer.json()["reason"] for answer in answers if answer.status_code == 409} == {"identifier_in_use"}
     assert (len(office.runs), len(office.stub.transfers), office.earned()) == (1, 1, 10_000)
+
+
+def test_workers_share_identifiers_and_answers(stub: StubFacilitator, url: str, serve: Serve) -> None:
+    workers = [Office(stub, url, serve) for _ in range(2)]
+    payments = [workers[0].payment() for _ in range(4)]
+
+    def send(number: int) -> Any:
+        return workers[number % 2].get("/after", payments[number % 4])
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, range(16)))
+    reasons = {answer.json()["reason"] for answer in answers if answer.status_code == 409}
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert reasons <= {"identifier_in_use", "payment_in_use"}
+    assert len(workers[0].runs + workers[1].runs) == len(stub.transfers) == 1
+    assert workers[0].earned() == 10_000
+    found = [[worker.get("/after", payment).status_code for worker in workers] for payment in payments]
+    assert sorted(found) == [[201, 201]] + [[409, 409]] * 3
+
+
+def test_what_surrounds_the_application_surrounds_what_is_given_again(lite: Office) -> None:
+    below = FastAPI()
+    below.add_middleware(CORSMiddleware, allow_origins=["https://a.example"], expose_headers=["X-Below"])
+    left: list[str] = []
+
+    async def with_exit() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            left.append("left")
+
+    @below.exception_handler(Exception)
+    async def whatever(*_: object) -> Response:
+        return Response("failed", 500)
+
+    @below.get("/x", dependencies=[Depends(with_exit), Depends(priced("$0.01"))])
+    async def x() -> str:
+        lite.runs.append("/below/x")
+        return "below"
+
+    lite.app.mount("/below", below)
+    payment = lite.payment("/below/x") | {"origin": "https://a.example"}
+    first, again = lite.get("/below/x", payment), lite.get("/below/x", payment)
+    assert (first.status_code, again.status_code, again.json()) == (200, 200, "below")
+    assert again.headers["access-control-expose-headers"] == "X-Below"
+    assert (lite.runs, left) == (["/below/x"], ["left"] * 3)
 
 
 def test_a_body_belongs_to_the_request(lite: Office) -> None:
@@ -492,6 +540,21 @@ def start(settings: dict[str, str]) -> tuple[subprocess.Popen[bytes], str]:
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings)
     wait_for(f"http://127.0.0.1:{port}")
     return process, f"http://127.0.0.1:{port}"
+
+
+def test_a_claim_that_cannot_be_looked_after_is_let_go(lite: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    payment, has = lite.payment(), answers.has
+
+    def fails(*_: object, **__: object) -> bool:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(answers, "has", fails)
+    assert said(lite.get("/after", payment)) == (503, "ledger_unavailable")
+    monkeypatch.setattr(answers, "has", has)
+    deadline = time.monotonic() + 10
+    while lite.get("/after", payment).status_code != 201 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert (lite.runs, lite.earned()) == (["/after"], 10_000)
 
 
 def test_a_database_that_cannot_keep_the_answer_withholds_it(lite: Office) -> None:
