@@ -247,7 +247,8 @@ def test_what_was_paid_before_the_quote_expired_is_owed_at_its_price(opened: Ope
     paid = sign(offer)
     assert shop.pay(paid).status_code == 500
     assert (len(shop.tolls), shop.earned()) == (1, 0)
-    statement = "UPDATE tollbooth_payment SET updated_at = '2020-01-01 00:00:00.000000'"
+    # Long ago, and without a digest, so that the same payment may come with a quote of another time.
+    statement = "UPDATE tollbooth_payment SET digest = NULL, updated_at = '2020-01-01 00:00:00.000000'"
     run(shop.tollbooth.ledger.execute(lambda connection: connection.exec_driver_sql(statement)))
     shop.fails = False
     before, after = datetime(2019, 12, 31, tzinfo=UTC).timestamp(), datetime(2020, 1, 2, tzinfo=UTC).timestamp()

@@ -95,7 +95,7 @@ class Answers:
         raise _in_use()
 
 
-async def named(connection: HTTPConnection, url: str, payer: str, identifier: str, canonical: bytes) -> Named | None:
+async def named(connection: HTTPConnection, url: str, payer: str, identifier: str, sent: bytes) -> Named | None:
     """The request as its payer named it; None where it cannot be compared with another one.
 
     Args:
@@ -103,7 +103,7 @@ async def named(connection: HTTPConnection, url: str, payer: str, identifier: st
         url: Where it went, without the query.
         payer: Who pays.
         identifier: The name.
-        canonical: All of the payment.
+        sent: The header that the payment came in.
     """
     if not isinstance(connection, Request):
         return None
@@ -112,7 +112,7 @@ async def named(connection: HTTPConnection, url: str, payer: str, identifier: st
         return None
     query = connection.scope.get("query_string", b"").decode("latin-1")
     head = (connection.method, url, query, connection.headers.get("content-type", ""))
-    return Named(key_of(payer, identifier), request_digest(head, body), secret_of(canonical))
+    return Named(key_of(payer, identifier), request_digest(head, body), secret_of(sent))
 
 
 async def _body_of(request: Request) -> bytes | None:

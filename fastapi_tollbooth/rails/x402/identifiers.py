@@ -73,9 +73,9 @@ def key_of(payer: str, identifier: str) -> str:
     return hashlib.sha256(json.dumps([payer, identifier]).encode()).hexdigest()
 
 
-def secret_of(canonical: bytes) -> bytes:
+def secret_of(sent: bytes) -> bytes:
     """What seals the answer to a request that came with this payment. Not to be found from the payment's digest."""
-    return hashlib.sha256(b"answer" + canonical).digest()
+    return hashlib.sha256(b"answer" + sent).digest()
 
 
 def request_digest(head: tuple[str, ...], body: bytes) -> str:

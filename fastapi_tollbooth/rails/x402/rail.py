@@ -165,7 +165,7 @@ class X402Rail:
             price=_money(asked, asked.amount),
             route=quote.route,
             body=self._question(envelope, taken, quote),
-            digest=digest(envelope.canonical),
+            digest=digest(envelope.sent),
             buys_credit=quote.terms.buys_credit,
         )
         late = holds is not None and holds.expires_at < time.time()
@@ -177,7 +177,7 @@ class X402Rail:
         if quote.admit is not None:
             await quote.admit(payer)
         if identifier is not None:
-            name = await named(quote.connection, self._url(quote), payer, identifier, envelope.canonical)
+            name = await named(quote.connection, self._url(quote), payer, identifier, envelope.sent)
             order = replace(order, named=name)
         held = await self._answers.hold(order)
         if isinstance(held, Answer):

@@ -76,7 +76,7 @@ class X402Credential:
 class Envelope:
     """A payment as it was sent: ``raw`` is what the facilitator is given, word for word.
 
-    ``canonical`` is the same as JSON in one form, however it was written, and so what proves that somebody has it all.
+    ``sent`` is the header's value, which who sends the payment again sends again.
     ``asset`` and ``quote`` are the payer's own words of which offer they chose; None where they do not say.
     """
 
@@ -85,7 +85,7 @@ class Envelope:
     network: str
     payload: dict[str, Any] = field(repr=False)
     raw: dict[str, Any] = field(repr=False)
-    canonical: bytes = field(repr=False)
+    sent: bytes = field(repr=False)
     asset: str | None = None
     extensions: dict[str, Any] | None = None
     quote: Any = field(default=None, repr=False)
@@ -106,20 +106,20 @@ def parse(credential: X402Credential) -> Envelope:
     values = {value.strip() for _, value in credential.lines}
     if len(values) > 1:
         raise malformed("there are two of them")
-    document = _decode(values.pop())
+    sent = values.pop()
+    document = _decode(sent)
     version = document.get("x402Version")
     try:
-        canonical = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
         if version == 1:
             v1 = PayloadV1.model_validate(document)
-            return Envelope(1, v1.scheme, v1.network, v1.payload, document, canonical)
+            return Envelope(1, v1.scheme, v1.network, v1.payload, document, sent)
         v2 = PayloadV2.model_validate(document)
     except (ValidationError, RecursionError) as error:
         raise malformed("it is not a payment payload of version 1 or 2") from error
     accepted = v2.accepted
     quote = (accepted.extra or {}).get("quote")
     chosen = (accepted.scheme, accepted.network)
-    return Envelope(2, *chosen, v2.payload, document, canonical, accepted.asset, v2.extensions, quote)
+    return Envelope(2, *chosen, v2.payload, document, sent, accepted.asset, v2.extensions, quote)
 
 
 def encode(document: Any) -> str:
@@ -127,9 +127,9 @@ def encode(document: Any) -> str:
     return base64.b64encode(to_json(document)).decode()
 
 
-def digest(canonical: bytes) -> str:
-    """What names a document and does not give it away, of the document as JSON in one form."""
-    return hashlib.sha256(b"digest" + canonical).hexdigest()
+def digest(sent: bytes) -> str:
+    """What names a payment as it was sent, and does not give it away."""
+    return hashlib.sha256(b"digest" + sent).hexdigest()
 
 
 def decode_json(raw: bytes) -> Any:
