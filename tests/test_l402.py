@@ -7,11 +7,14 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
 from pymacaroons.serializers import BinarySerializer
 
-from fastapi_tollbooth import Asset, Money, TollboothSettings
+from fastapi_tollbooth import Asset, Money, Tollbooth, TollboothSettings, priced
 from fastapi_tollbooth.errors import CredentialRefused, Forbidden, RailUnavailable, Unavailable
 from fastapi_tollbooth.keys import KeyRing
 from fastapi_tollbooth.ledger.operations import Authorized, Revoke
@@ -31,6 +34,7 @@ from fastapi_tollbooth.rails.l402_credential import L402Credential
 from fastapi_tollbooth.rails.macaroon import Identifier, mint, narrow, open_token
 from fastapi_tollbooth.rates import FixedRate
 from fastapi_tollbooth.toll import Quote, Toll
+from tests.wallet import buy
 
 RING = KeyRing((b"n" * 32,))
 RATE = Rate.parse("100000")
@@ -412,6 +416,36 @@ async def test_a_cap_gets_back_what_a_request_did_not_use(setup: Setup) -> None:
     with pytest.raises(CredentialRefused) as refused:
         await setup.rail.authorize(presented, quote())
     assert refused.value.members == {"spendable": "$0.00"}
+
+
+def test_a_metered_route_and_refunds_leave_a_cap_what_was_not_spent(tmp_path: Path) -> None:
+    app, runs = FastAPI(), list[str]()
+    tollbooth = Tollbooth(TollboothSettings(database_url=f"sqlite:///{tmp_path}/ledger.db", top_up="$1"))
+    tollbooth.install(app)
+
+    @app.get("/metered")
+    async def metered(toll: Annotated[Toll, Depends(priced("$0.10", metered=True))], use: str) -> str:
+        toll.use(use)
+        runs.append(toll.id)
+        return "ok"
+
+    with TestClient(app) as client:
+        whole = buy(client, "/metered?use=$0.01")["Authorization"].removeprefix("L402 ")
+        macaroon, _, preimage = whole.partition(":")
+        capped = {"Authorization": f"L402 {narrow(macaroon, 'tollbooth_max_spend=$0.12')}:{preimage}"}
+
+        def ask(use: str) -> int:
+            return client.get(f"/metered?use={use}", headers=capped).status_code
+
+        def refund(toll: str) -> Money:
+            assert client.portal is not None
+            return client.portal.call(tollbooth.books.refund, toll)
+
+        # Ten cents are held each time: the cap has room for that as long as two at most are spent.
+        assert [ask("$0.01"), ask("$0.02"), ask("$0.01")] == [200, 200, 402]
+        refund(runs[1])
+        assert [ask("$0.01"), ask("$0.10"), ask("$0.01")] == [200, 200, 402]
+    assert len(runs) == 4
 
 
 @pytest.mark.anyio
