@@ -8,10 +8,11 @@ from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.cli import main
 from fastapi_tollbooth.ledger import audit
 from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Void
-from fastapi_tollbooth.ledger.records import Payment
+from fastapi_tollbooth.ledger.records import Cap, Payment
 from fastapi_tollbooth.ledger.store import Store
 
 KEY = "l402:aa"
+CAP = Cap("narrowed", Money(50, Asset.USD))
 
 
 @pytest.fixture
@@ -19,10 +20,11 @@ def store(url: str):  # type: ignore[no-untyped-def]
     made = Store(url)
     made.transact([[Fund(KEY, Money(100, Asset.USD), Payment("l402", "p1", 1, Asset.BTC, KEY))]])
     for number in range(8):
-        [[toll]] = made.transact([[Authorize(KEY, Money(5, Asset.USD), "/x")]])
+        [[toll]] = made.transact([[Authorize(KEY, Money(5, Asset.USD), "/x", (CAP,))]])
         assert isinstance(toll, Authorized)
         if number < 6:
             made.transact([[(Capture if number % 2 else Void)(toll.account_id, toll.toll)]])
+    assert made.read(lambda connection: connection.execute(text("SELECT used FROM tollbooth_cap")).scalar()) == 25
     yield made
     made.close()
 
@@ -46,6 +48,8 @@ def test_a_right_ledger_is_right(store: Store, monkeypatch: pytest.MonkeyPatch) 
             "WHERE id = (SELECT min(id) FROM tollbooth_transfer WHERE phase = 'void')",
             "not open",
         ),
+        ("UPDATE tollbooth_cap SET used = 24", "counts 24"),
+        ("DELETE FROM tollbooth_cap", "counts 0"),
         ("UPDATE tollbooth_account SET asset = 'BTC' WHERE kind = 'payer'", "sum to"),
     ],
 )

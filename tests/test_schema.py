@@ -251,7 +251,7 @@ def test_an_upgrade_that_fails_changes_nothing(empty_url: str, monkeypatch: pyte
         connection.exec_driver_sql("ALTER TABLE tollbooth_account ADD COLUMN half_done INTEGER")
         raise OSError("power cut")
 
-    monkeypatch.setattr(schema, "upgrade", broken)
+    monkeypatch.setattr(schema, "_upgrade", broken)
     monkeypatch.setattr(schema, "HEAD", "9998")
     with pytest.raises(OSError, match="power cut"):
         old.upgrade()

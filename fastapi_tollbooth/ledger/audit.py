@@ -16,6 +16,8 @@ CHUNK = 10_000
 
 _account = metadata.tables["tollbooth_account"]
 _transfer = metadata.tables["tollbooth_transfer"]
+_cap = metadata.tables["tollbooth_cap"]
+_capped_toll = metadata.tables["tollbooth_capped_toll"]
 _checkpoint = metadata.tables["tollbooth_checkpoint"]
 _payment = metadata.tables["tollbooth_payment"]
 
@@ -51,7 +53,10 @@ class _Replay:
 
 
 def verify(connection: Connection) -> Audit:
-    """Replay the ledger. Sums to zero per asset, no payer below zero, pendings resolved once, balances as replayed."""
+    """Replay the ledger. Sums to zero per asset, no payer below zero, pendings resolved once, balances as replayed.
+
+    What is counted under caps is at least what their tolls cost; more where some of these are archived.
+    """
     replay = _Replay()
     for account_id, posted in connection.execute(select(_checkpoint.c.account_id, _checkpoint.c.posted)):
         replay.posted[account_id] = posted
@@ -61,7 +66,7 @@ def verify(connection: Connection) -> Audit:
         replay.problem = replay.problem or problem
     accounts = list(connection.execute(select(_account).order_by(_account.c.id)))
     payments = connection.execute(select(func.count()).select_from(_payment)).scalar_one()
-    problem = replay.problem or _compare(replay, accounts) or _corrections(connection)
+    problem = replay.problem or _compare(replay, accounts) or _corrections(connection) or _caps(connection)
     return Audit(
         len(accounts),
         replay.transfers,
@@ -136,6 +141,22 @@ def _corrections(connection: Connection) -> str | None:
     )
     toll = connection.execute(statement).scalar()
     return None if toll is None else f"the corrections of toll {toll} give back more than it earned"
+
+
+def _caps(connection: Connection) -> str | None:
+    """The first cap that counts less than its tolls cost."""
+    names = ("promise", "charge", "refund", "adjust")
+    promise, charge, refund, adjust = (_transfer.alias(name) for name in names)
+    more = case((adjust.c.debit_account_id == promise.c.debit_account_id, adjust.c.amount), else_=-adjust.c.amount)
+    earned = charge.c.amount - func.coalesce(refund.c.amount, 0) + func.coalesce(more, 0)
+    cost = func.sum(func.coalesce(earned, promise.c.amount))
+    used = func.coalesce(func.max(_cap.c.used), 0)
+    statement = select(_capped_toll.c.key, used, cost).join(promise, promise.c.id == _capped_toll.c.toll_id)
+    for each, kind in ((charge, "charge"), (refund, "refund"), (adjust, "adjust")):
+        statement = statement.outerjoin(each, (each.c.toll_id == promise.c.id) & (each.c.kind == kind))
+    statement = statement.outerjoin(_cap, _cap.c.key == _capped_toll.c.key).group_by(_capped_toll.c.key)
+    found = connection.execute(statement.having(cost > used).order_by(_capped_toll.c.key).limit(1)).first()
+    return None if found is None else f"cap {found[0]} counts {found[1]}, and its tolls cost {found[2]}"
 
 
 def _compare(replay: _Replay, accounts: Sequence[Sequence[Any]]) -> str | None:

@@ -122,14 +122,8 @@ def engine_for(url: URL) -> Engine:
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the tables to this version's revision, in one transaction: all of it happens, or nothing."""
-    connection.exec_driver_sql(BEGIN_ALONE)
-    try:
-        schema.upgrade(connection)
-        connection.exec_driver_sql("COMMIT")
-    except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
-        raise
+    """Bring the tables to this version's revision."""
+    schema.upgrade(connection, BEGIN_ALONE)
 
 
 @contextmanager

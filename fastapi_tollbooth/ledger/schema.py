@@ -43,12 +43,26 @@ def check(connection: Connection) -> None:
     raise ConfigurationError("outdated_ledger", f"the database {state}: run `fastapi-tollbooth db upgrade`")
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the tables to the revision that this version needs, inside the transaction that the caller began.
+def upgrade(connection: Connection, begin: str) -> None:
+    """Bring the tables to the revision that this version needs, in one transaction: all of it happens, or nothing.
+
+    Args:
+        connection: In no transaction.
+        begin: The statement that begins one beside which no other migrates.
 
     Raises:
         ConfigurationError: they are newer.
     """
+    connection.exec_driver_sql(begin)
+    try:
+        _upgrade(connection)
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+
+
+def _upgrade(connection: Connection) -> None:
     found = revision(connection)
     if found == HEAD and inspect(connection).has_table(VERSION_TABLE):
         return

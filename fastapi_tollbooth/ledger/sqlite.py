@@ -103,13 +103,7 @@ def migrate(connection: Connection) -> None:
     # A table that others refer to can only be made anew while nobody looks at references.
     connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
     try:
-        connection.exec_driver_sql(BEGIN)
-        try:
-            schema.upgrade(connection)
-            connection.exec_driver_sql("COMMIT")
-        except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
-            raise
+        schema.upgrade(connection, BEGIN_ALONE)
     finally:
         connection.exec_driver_sql("PRAGMA foreign_keys=ON")
 
