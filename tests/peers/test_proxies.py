@@ -6,6 +6,9 @@ The Lightning node and the facilitator are stand-ins on loopback; TLS, proxies, 
 import base64
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -54,6 +57,15 @@ class Deployment(NamedTuple):
         return httpx.Client(base_url=self.url, transport=transport)
 
 
+def documented_options() -> list[str]:
+    """How the page starts uvicorn, but for the port."""
+    [command] = re.findall(r"^\$ uvicorn shop:app (.*)$", DEPLOY.read_text(), re.MULTILINE)
+    options = shlex.split(command.replace("--port 8000 ", ""))
+    assert "--forwarded-allow-ips" in options
+    assert options[options.index("--host") + 1] == "127.0.0.1"
+    return options
+
+
 @pytest.fixture(scope="module", params=PROXIES)
 def deployed(
     request: pytest.FixtureRequest, program_of: ProgramOf, tmp_path_factory: pytest.TempPathFactory
@@ -78,8 +90,7 @@ def deployed(
         }
         # Behind Caddy the address is the one that callers used.
         public = {} if kind == "Caddy" else {"TOLLBOOTH_PUBLIC_URL": f"https://{HOST}"}
-        trust = ("--proxy-headers", "--forwarded-allow-ips", "127.0.0.1")
-        with running("example_app.main:app", "--host", "127.0.0.1", *trust, **variables, **public) as base:
+        with running("example_app.main:app", *documented_options(), **variables, **public) as base:
             if kind == "Caddy":
                 proxy = caddy(program, documented(DEPLOY, "caddy"), base, folder, certificate)
             else:
@@ -137,6 +148,18 @@ def test_money_passes_by_lightning_and_by_stablecoin(deployed: Deployment) -> No
         assert json.loads(base64.b64decode(settled.headers["payment-response"]))["success"] is True
         again = client.get("/weather/Porto", headers={"PAYMENT-SIGNATURE": signed})
         assert again.status_code in (402, 403), "or it was served from a cache"
+
+
+def test_a_402_passes_over_http_2(deployed: Deployment) -> None:
+    curl = shutil.which("curl")
+    if curl is None or "HTTP2" not in subprocess.check_output([curl, "--version"], text=True):
+        pytest.skip("there is no curl that speaks HTTP/2")
+    trust = ["--cacert", str(deployed.certificate.chain), "--interface", "127.0.0.11"]
+    command = [curl, "-sS", "--http2", "-D", "-", "-o", os.devnull, *trust, f"{deployed.url}/weather/Evora"]
+    head = subprocess.check_output(command, text=True)
+    assert head.startswith("HTTP/2 402")
+    assert re.search("^payment-required: .{4096}", head, re.MULTILINE)
+    assert re.search("^www-authenticate: L402 ", head, re.MULTILINE)
 
 
 def test_a_long_credential_arrives(deployed: Deployment) -> None:
