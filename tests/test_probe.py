@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 
 from fastapi_tollbooth import priced
@@ -37,6 +37,26 @@ def test_a_development_service_is_seen_through(tmp_path: Path) -> None:
 def test_nobody_there_is_one_finding() -> None:
     [finding] = probed(f"http://127.0.0.1:{free_port()}")
     assert (finding.check, finding.level) == ("reachable", Level.PROBLEM)
+
+
+def test_an_address_that_is_none_is_one_finding() -> None:
+    for url in ("api.example.com", "http://[", "ftp://example.com"):
+        [finding] = probed(url)
+        assert (finding.check, finding.level) == ("reachable", Level.PROBLEM)
+
+
+def test_a_service_that_stops_answering_is_a_finding_and_the_others_stay(probe_of: Any) -> None:
+    app = service()
+
+    @app.middleware("http")
+    async def stop(request: Request, call_next: Any) -> Response:
+        if request.method == "OPTIONS":
+            raise httpx.ReadTimeout("gone")
+        answer: Response = await call_next(request)
+        return answer
+
+    found = probe_of(app)
+    assert (found["tls"], found["reachable"]) == (Level.OK, Level.PROBLEM)
 
 
 def service(price: str = "$0.01") -> FastAPI:

@@ -166,7 +166,8 @@ def limits(patient: Patient) -> Iterator[Finding]:
     if settings.unpaid_rate_limit is None:
         mend = "set TOLLBOOTH_UNPAID_RATE_LIMIT, such as 300/minute, which production has by default"
         found.append(Finding("limits", patient.grave, "anybody may ask for any number of offers", mend))
-    workers = patient.workers or int(patient.environment.get("WEB_CONCURRENCY") or 1)
+    by_server = patient.environment.get("WEB_CONCURRENCY", "")
+    workers = patient.workers or (int(by_server) if by_server.isdecimal() else 1)
     if workers > 1 and settings.rate_limit_storage.get_secret_value() == "memory":
         mend = "set TOLLBOOTH_RATE_LIMIT_STORAGE to a Redis"
         found.append(warning("limits", f"{workers} workers count for themselves: limits are that much higher", mend))

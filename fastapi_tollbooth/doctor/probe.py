@@ -17,24 +17,28 @@ STRANGER = "https://doctor.invalid"
 
 async def probe(url: str) -> AsyncIterator[Finding]:
     """Call a running service as a client would, and pay nothing."""
-    async with httpx.AsyncClient(base_url=url, timeout=SECONDS) as client:
-        try:
-            answer = await client.get("/openapi.json")
-        except httpx.HTTPError as error:
-            yield problem("reachable", f"{url} does not answer ({type(error).__name__})", "start the service")
-            return
-        yield ok("reachable", f"{url} answers")
-        for finding in [*_encrypted(url), *clock(answer)]:
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=SECONDS) as client:
+            async for finding in _called(client, url):
+                yield finding
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        yield problem("reachable", f"{url} does not answer ({type(error).__name__})", "start the service")
+
+
+async def _called(client: httpx.AsyncClient, url: str) -> AsyncIterator[Finding]:
+    answer = await client.get("/openapi.json")
+    yield ok("reachable", f"{url} answers")
+    for finding in [*_encrypted(url), *clock(answer)]:
+        yield finding
+    for check in (_development, _strangers):
+        async for finding in check(client):
             yield finding
-        for check in (_development, _strangers):
-            async for finding in check(client):
-                yield finding
-        priced = list(_priced(answer))
-        if not priced:
-            yield warning("probe", "no priced operation without parameters is documented", "call one of your own")
-        for method, path in priced[:5]:
-            for finding in _offer(method, path, await client.request(method, path)):
-                yield finding
+    priced = list(_priced(answer))
+    if not priced:
+        yield warning("probe", "no priced operation without parameters is documented", "call one of your own")
+    for method, path in priced[:5]:
+        for finding in _offer(method, path, await client.request(method, path)):
+            yield finding
 
 
 def _encrypted(url: str) -> Iterator[Finding]:
