@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fastapi_tollbooth.errors import ConfigurationError, LedgerRefused, Refusal
 from fastapi_tollbooth.ledger.books import Books
+from fastapi_tollbooth.ledger.reports import aware
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.variables import read_settings
@@ -77,10 +78,9 @@ def print_json(value: Any) -> None:
 def moment(text: str) -> datetime:
     """A day or a time that the owner typed; in UTC where it says nothing else."""
     try:
-        parsed = datetime.fromisoformat(text)
+        return aware(datetime.fromisoformat(text))
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is not a day such as 2026-01-31, or a time in ISO 8601") from error
-    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
 
 
 def _text(value: Any) -> str:

@@ -138,6 +138,11 @@ async def test_ids_go_on_after_the_last(ledger: Ledger, tmp_path: Path) -> None:
     assert (await toll(ledger)).toll > max(archived)
 
 
+async def test_a_moment_without_a_zone_is_in_utc(ledger: Ledger, tmp_path: Path) -> None:
+    await spend(ledger)
+    assert await Books(ledger).archive(LATER.replace(tzinfo=None), tmp_path / "old.jsonl") > 0
+
+
 async def test_what_is_new_stays(ledger: Ledger, tmp_path: Path) -> None:
     await spend(ledger)
     assert await Books(ledger).archive(datetime.now(UTC) - timedelta(days=1), tmp_path / "old.jsonl") == 0

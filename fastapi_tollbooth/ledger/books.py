@@ -31,6 +31,7 @@ from fastapi_tollbooth.ledger.reports import (
     TollEntry,
     TollFilter,
     TollState,
+    aware,
 )
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.money import Asset, Money
@@ -54,7 +55,7 @@ class Books:
 
     Every method raises `LedgerRefused` when the ledger does not do it, and `Unavailable` when the database does not
     answer; nothing has happened then. Where a method takes ``since`` and ``until``, it is about what happened from the
-    one on and before the other, in UTC where they have no time zone.
+    one on and before the other. Moments without a time zone are in UTC.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -170,7 +171,7 @@ class Books:
                 lines.flush()
                 os.fsync(lines.fileno())
 
-            while chunk := await self._ledger.execute(partial(archive_some, before=before, keep=_keep)):
+            while chunk := await self._ledger.execute(partial(archive_some, before=aware(before), keep=_keep)):
                 moved += chunk
         return moved
 

@@ -103,6 +103,11 @@ class PaymentFilter(NamedTuple):
 ALL_TOLLS, ALL_PAYMENTS = TollFilter(), PaymentFilter()
 
 
+def aware(moment: datetime) -> datetime:
+    """A moment that an owner named: in UTC where it says nothing else."""
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
 def balance(connection: Connection, account: str) -> Balance | None:
     """What an account holds now; None when there is none of that key."""
     row = connection.execute(select(_account).where(_account.c.key == account)).first()
@@ -122,7 +127,7 @@ def statement(
     until: datetime | None = None,
 ) -> Iterator[Entry]:
     """Every movement of the money of one payer, or of all, oldest first, with the balance after each."""
-    since, until = since and _aware(since), until and _aware(until)
+    since, until = since and aware(since), until and aware(until)
     checkpoints = connection.execute(select(_checkpoint.c.account_id, _checkpoint.c.posted))
     held: dict[int, int] = {row.account_id: row.posted for row in checkpoints}
     payer = _account.alias("payer")
@@ -245,16 +250,12 @@ def _in_chunks(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]
 
 
 def _between(at: ColumnElement[Any], since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
-    after = [] if since is None else [at >= _aware(since)]
-    return after if until is None else [*after, at < _aware(until)]
+    after = [] if since is None else [at >= aware(since)]
+    return after if until is None else [*after, at < aware(until)]
 
 
 def _equal(*pairs: tuple[ColumnElement[Any], str | None]) -> list[ColumnElement[bool]]:
     return [column == value for column, value in pairs if value is not None]
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _balance(row: Row[Any]) -> Balance:
