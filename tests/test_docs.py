@@ -37,6 +37,18 @@ def test_there_are_snippets() -> None:
     assert len(snippets()) >= 8
 
 
+EXAMINED = """
+if getattr(getattr(globals().get("app"), "state", None), "tollbooth", None) is not None:
+    from fastapi_tollbooth.doctor import Patient
+    from fastapi_tollbooth.doctor import configuration as checks
+
+    patient = Patient(app, app.state.tollbooth)
+    found = [each for check in (checks.fallbacks, checks.caps, checks.amounts, checks.cors) for each in check(patient)]
+    assert all(each.level == "ok" for each in found), found
+"""
+"""After a snippet: what it shows is nothing that doctor would advise against."""
+
+
 @pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in snippets()])
 def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
     first = SNIPPET.findall((ROOT / "README.md").read_text())[0]
@@ -47,7 +59,7 @@ def test_a_snippet_runs(code: str, tmp_path: Path) -> None:
         (tmp_path / "test_snippet.py").write_text(code)
         command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_snippet.py"]
     else:
-        (tmp_path / "snippet.py").write_text(code)
+        (tmp_path / "snippet.py").write_text(code + EXAMINED)
         command = [sys.executable, "-W", "error", "snippet.py"]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
