@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 
 import pytest
@@ -39,6 +40,22 @@ def test_what_is_none_is_refused(identifier: object) -> None:
 def test_an_extension_of_another_shape_is_refused(extensions: dict[str, object]) -> None:
     with pytest.raises(AmbiguousRequest, match="16 to 128"):
         read(extensions, required=False)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["info", "id", "required", "x"]), inner),
+)
+
+
+@given(JSON, JSON, st.booleans())
+def test_whatever_comes_is_an_identifier_or_none_or_refused(
+    declared: object, identifier: object, required: bool
+) -> None:
+    for extension in (declared, {"info": declared}, {"info": {"id": identifier}}):
+        with contextlib.suppress(AmbiguousRequest):
+            found = read({EXTENSION: extension}, required=required)
+            assert not required if found is None else 16 <= len(found) <= 128
 
 
 @pytest.mark.parametrize("extensions", [None, {}, {"bazaar": 1}, {EXTENSION: {}}, carrying({"required": True})])

@@ -126,10 +126,11 @@ def test_one_402_is_paid_by_every_generation_of_client_and_over_lightning(
 ) -> None:
     told = {"key": bed.key, "urls": [f"{shop}/weather", f"{shop}/joke", f"{shop}/letter"]}
     bodies = [{"forecast": "sunny"}, {"joke": "A macaroon walks into a bar."}, {"letter": "sent"}]
-    folder = node_folder_of(*TYPESCRIPT)
+    # Before anybody pays: a client of version 1 is refused if the last block is a minute older than its signature.
+    folder, version_1 = node_folder_of(*TYPESCRIPT), python_of(*VERSION_1)
     script = shutil.copy(CLIENTS / "x402_fetch_client.mjs", folder)
     rounds = run_driver([official, CLIENTS / "x402_client.py"], told)  # httpx, then requests
-    rounds += run_driver([python_of(*VERSION_1), CLIENTS / "x402_v1_client.py"], told)
+    rounds += run_driver([version_1, CLIENTS / "x402_v1_client.py"], told)
     rounds += run_driver([shutil.which("node") or "node", script], told)
 
     assert [answer["status"] for answer in rounds] == [200] * 12
