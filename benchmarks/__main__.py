@@ -57,8 +57,9 @@ def main() -> int:
         print(f"\nthe run failed: {error}", file=sys.stderr)
         return 1
     plain, tuned = (_rows(results, [case for case in cases if case.tuned is wanted]) for wanted in (False, True))
-    print(f"\nmedians of {options.rounds} rounds, ratios to bare FastAPI in the same round\n\n{table(plain)}")
-    print(f"\nboth servers with the garbage collector tuned\n\n{table(tuned)}\n")
+    print(f"\nmedians of {options.rounds} rounds, ratios to bare FastAPI in the same round\n")
+    print(f"both servers with the garbage collector tuned (TOLLBOOTH_TUNE_GC=true)\n\n{table(tuned)}\n")
+    print(f"both servers with it as it is\n\n{table(plain)}\n")
     for label, result in audits.items():
         print(f"books of the {label} server: {result}")
     print(f"\n{prices.report()}\n\ntook {time.monotonic() - started:.0f} s")
@@ -147,14 +148,12 @@ def _cases(bare: Server, priced: Server, *, tuned: bool) -> list[Case]:
     # Compared on the free route, so that the measurements' paid answers are all that the ledger has charged.
     if get(bare, "/plain").content != get(priced, "/free").content:
         raise ServerError("the routes that are compared do not give the same answer")
-    cases = [
+    return [
         Case(BARE, tuned, bare, encode("/plain")),
+        Case(FREE, tuned, priced, encode("/free")),
+        Case(UNPAID, tuned, priced, encode("/paid"), status=402),
         Case(PAID, tuned, priced, encode("/paid", [("Authorization", authorization)])),
     ]
-    if not tuned:
-        cases.insert(1, Case(FREE, tuned, priced, encode("/free")))
-        cases.insert(2, Case(UNPAID, tuned, priced, encode("/paid"), status=402))
-    return cases
 
 
 def _rows(results: Results, cases: Sequence[Case]) -> list[Row]:

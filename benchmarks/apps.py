@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, HTTPException
 
 TUNED_GC = "BENCHMARK_TUNED_GC"
-"""The environment variable that, set to ``1``, tunes the garbage collector as the package does."""
+"""The variable that, set to ``true``, tunes the garbage collector where there is no tollbooth to do it."""
 
 
 async def weather() -> dict[str, str]:
@@ -30,7 +30,7 @@ def priced() -> FastAPI:
     Tollbooth().install(app)
     app.get("/free")(weather)
     app.get("/paid", dependencies=[Depends(priced("$0.01"))])(weather)
-    return _ready(app)
+    return app
 
 
 def orm() -> FastAPI:
@@ -75,7 +75,7 @@ def orm() -> FastAPI:
 
 
 def _ready(app: FastAPI) -> FastAPI:
-    if os.environ.get(TUNED_GC) == "1":
+    if os.environ.get(TUNED_GC) == "true":
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 10, 10)

@@ -56,7 +56,8 @@ def main() -> int:
         print(f"the run failed: {error}", file=sys.stderr)
         return 1
     rows = [summarize(case.name, CONNECTIONS, case.results, (case.baseline or case).results) for case in cases]
-    print(f"medians of {options.rounds} rounds, ratios to bare FastAPI with as many workers in the same round\n")
+    print(f"medians of {options.rounds} rounds, ratios to bare FastAPI with as many workers in the same round,")
+    print("all with the garbage collector tuned alike (TOLLBOOTH_TUNE_GC=true)\n")
     print(table(rows))
     print("\nbooks: " + ("; ".join(problems) or "nothing lost, nothing charged twice, all balances match"))
     return 1 if problems else 0
@@ -66,18 +67,18 @@ def _cases(servers: ExitStack, directory: Path, databases: dict[str, str], worke
     label = f"{workers} worker{'s' if workers > 1 else ''}"
     bare = Case(
         f"bare FastAPI, {label}",
-        servers.enter_context(serve("bare", directory, tuned_gc=False, workers=workers)),
+        servers.enter_context(serve("bare", directory, tuned_gc=True, workers=workers)),
         (encode("/plain"),),
     )
     cases = [bare]
     for name, url in databases.items():
-        server = servers.enter_context(serve("priced", directory, tuned_gc=False, ledger=url, workers=workers))
+        server = servers.enter_context(serve("priced", directory, tuned_gc=True, ledger=url, workers=workers))
         requests = [encode("/paid", [("Authorization", credit)]) for credit in buy_credits(server, ACCOUNTS)]
         cases.append(Case(f"{name}, 1 account, {label}", server, (requests[0],), bare))
         cases.append(Case(f"{name}, {ACCOUNTS:,} accounts, {label}", server, tuple(requests), bare))
     if workers == 1:
         for name, url in {"SQLite": f"sqlite:///{directory}/orm.db", "PostgreSQL": for_orm}.items():
-            server = servers.enter_context(serve("orm", directory, tuned_gc=False, ledger=url))
+            server = servers.enter_context(serve("orm", directory, tuned_gc=True, ledger=url))
             cases.append(Case(f"{name}, ORM session, {label}", server, (encode("/paid"),), bare))
     return cases
 

@@ -57,7 +57,8 @@ def serve(
         "TOLLBOOTH_SECRET": "s" * 32,
         "TOLLBOOTH_UNPAID_RATE_LIMIT": "off",
         "TOLLBOOTH_TOP_UP": "100000000",
-        TUNED_GC: "1" if tuned_gc else "0",
+        "TOLLBOOTH_TUNE_GC": str(tuned_gc).lower(),
+        TUNED_GC: str(tuned_gc).lower(),
     }
     command = [sys.executable, "-m", "uvicorn", "--factory", f"benchmarks.apps:{app}", "--app-dir", str(_ROOT)]
     command += ["--host", "127.0.0.1", "--port", str(server.port), "--no-access-log", "--log-level", "warning"]

@@ -25,12 +25,17 @@ def presented(rails: Sequence[Rail[Any]], headers: RawHeaders) -> tuple[Rail[Any
     Raises:
         AmbiguousRequest: there are credentials of two kinds.
     """
-    found = [(rail, credential) for rail in rails if (credential := rail.credential(headers)) is not None]
-    if len(found) > 1:
-        raise AmbiguousRequest(
-            "ambiguous_credential", "The request carries payment credentials of two kinds. Send one."
-        )
-    return found[0] if found else (None, None)
+    found: tuple[Rail[Any] | None, Any] = (None, None)
+    for rail in rails:
+        credential = rail.credential(headers)
+        if credential is None:
+            continue
+        if found[0] is not None:
+            raise AmbiguousRequest(
+                "ambiguous_credential", "The request carries payment credentials of two kinds. Send one."
+            )
+        found = rail, credential
+    return found
 
 
 def toll_of(rail: Rail[Any], quote: Quote, authorization: Authorization) -> Toll:

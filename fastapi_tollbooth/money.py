@@ -112,7 +112,8 @@ class Money:
     def __str__(self) -> str:
         if self.asset is Asset.USD:
             whole, micro = divmod(self.amount, MICRO_PER_USD)
-            return f"${whole}.{f'{micro:06d}'.rstrip('0').ljust(2, '0')}"
+            cents, rest = divmod(micro, 10_000)
+            return f"${whole}.{f'{micro:06d}'.rstrip('0')}" if rest else f"${whole}.{cents:02d}"
         sats, msat = divmod(self.amount, MSAT_PER_SAT)
         return f"{self.amount} msat" if msat else f"{sats} sat"
 

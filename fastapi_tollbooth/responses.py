@@ -82,7 +82,7 @@ def with_receipt(headers: Iterable[tuple[bytes, bytes]], receipt: Receipt) -> li
     """The headers of a paid answer: no cache is to give it to others, unless the handler wants that."""
     lines = list(headers)
     lines += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in receipt.headers]
-    if not any(name.lower() == b"cache-control" for name, _ in lines):
+    if b"cache-control" not in [name.lower() for name, _ in lines]:
         lines.append((b"cache-control", b"private"))
     return lines
 

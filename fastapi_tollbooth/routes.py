@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from fastapi import FastAPI, params
@@ -71,15 +72,20 @@ def template_of(scope: Scope) -> str:
     """The route's path template with every prefix, such as ``/v1/items/{id}``."""
     path = str(getattr(_context(scope), "path_format", None) or scope.get("path", ""))
     root = str(scope.get("root_path", ""))
-    mounted_at = _mount_template(root[len(str(scope.get("app_root_path", root))) :], scope)
-    # What is left of the caller's own text must be fit for any database.
-    return (mounted_at + path)[:MAX_TEMPLATE].replace("\0", "").encode("utf-8", "replace").decode()
+    mounted_at = root[len(str(scope.get("app_root_path", root))) :]
+    return _fit_for_a_database(_mount_template(mounted_at, scope) + path if mounted_at else path)
+
+
+@lru_cache(maxsize=1_024)
+def _fit_for_a_database(template: str) -> str:
+    # Some of it may be the caller's own text.
+    return template[:MAX_TEMPLATE].replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _mount_template(mounted_at: str, scope: Scope) -> str:
     # Starlette keeps where a mount was found, not its template. Without that callers would name their routes, and each
     # name had a free tier and a rate limit of its own.
-    values = list(scope.get("path_params", {}).items()) if mounted_at else []
+    values = list(scope.get("path_params", {}).items())
     segments = mounted_at.split("/")
     for index, segment in enumerate(segments):
         if values and segment == str(values[0][1]):

@@ -31,7 +31,6 @@ from fastapi_tollbooth.lightning import InvoiceState, LightningBackend
 from fastapi_tollbooth.lightning.dev import DevNode
 from fastapi_tollbooth.money import Asset, Money
 from fastapi_tollbooth.rails import Authorization, Challenge, RawHeaders, Receipt
-from fastapi_tollbooth.rails.caveats import Bounds
 from fastapi_tollbooth.rails.invoice_offers import Offers
 from fastapi_tollbooth.rails.invoice_token import read_invoice_token
 from fastapi_tollbooth.rails.l402_credential import L402Credential, Verified, claimed_hash, find, parse, verify
@@ -147,7 +146,9 @@ class L402Rail:
         """Charge the account behind a credential, opening it when this is the first proof of its payment."""
         verified = self._opened(credential)
         bounds = verified.bounds
-        await self._check(bounds, quote.route, quote.connection)
+        bounds.check(quote.route, time.time())
+        if bounds.owned and quote.connection is not None:
+            await check_owned(self._caveats, bounds.owned, quote.connection)
         if quote.admit is not None:
             await quote.admit(verified.account)
         if verified.tops_up and not verified.credited:
@@ -179,7 +180,8 @@ class L402Rail:
 
     async def _good(self, credential: L402Credential, connection: HTTPConnection) -> Verified:
         verified = self._opened(credential)
-        await self._check(verified.bounds, None, connection)
+        verified.bounds.check(None, time.time())
+        await check_owned(self._caveats, verified.bounds.owned, connection)
         return verified if verified.credited else await self._ensure_credited(credential, verified)
 
     def _require_node(self) -> None:
@@ -197,11 +199,6 @@ class L402Rail:
     def _remember(self, credential: L402Credential, verified: Verified) -> None:
         self._verified.put(credential.digest, verified)
         self._offers.forget(verified.token.identifier.payment_hash)
-
-    async def _check(self, bounds: Bounds, route: str | None, connection: HTTPConnection | None) -> None:
-        bounds.check(route, time.time())
-        if bounds.owned and connection is not None:
-            await check_owned(self._caveats, bounds.owned, connection)
 
     async def _ensure_credited(self, credential: L402Credential, verified: Verified) -> Verified:
         if verified.token.identifier.kind is Kind.CREDIT:

@@ -24,7 +24,7 @@ _HEX = re.compile(rb"(?:[0-9a-f]{2})+", re.IGNORECASE)
 _PREIMAGE_CAVEAT = re.compile(rb"preimage=([0-9a-fA-F]{64})")
 _SCHEMES = (b"l402", b"lsat")
 _HEX_HEADERS = (b"macaroon", b"grpc-metadata-macaroon")
-_HEADERS = (b"authorization", *_HEX_HEADERS)
+_HEADERS = frozenset((b"authorization", *_HEX_HEADERS))
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class L402Credential:
     @property
     def digest(self) -> bytes:
         """A name for exactly these bytes that reveals nothing of them."""
-        return hashlib.sha256(b"\n".join(value for _, value in self.lines)).digest()
+        return hashlib.sha256(b"\n".join([value for _, value in self.lines])).digest()
 
 
 @dataclass(frozen=True, slots=True)
