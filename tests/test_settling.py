@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import httpx
 import pytest
+from sqlalchemy import Connection
 
 from fastapi_tollbooth.errors import Conflict, CredentialRefused, Forbidden, Unavailable
 from fastapi_tollbooth.ledger import operations as ops
@@ -23,6 +25,8 @@ from fastapi_tollbooth.settings import X402Settings
 from tests.stub_facilitator import StubFacilitator, stub_facilitator
 from tests.x402_payer import PAY_TO, payload
 
+T = TypeVar("T")
+
 pytestmark = pytest.mark.anyio
 
 PRICE = Money(10_000, Asset.USD)
@@ -32,6 +36,13 @@ class FailingLedger(Ledger):
     """A ledger that cannot write operations of one kind."""
 
     fails: type | None = None
+    cannot_read = False
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Read, or not."""
+        if self.cannot_read:
+            raise Unavailable("ledger_unavailable", "It is down.")
+        return await super().read(query)
 
     async def apply(self, *operations: ops.Operation) -> list[ops.Outcome]:
         """Write, or not."""
@@ -99,6 +110,42 @@ async def test_a_claim_is_on_disk_before_the_facilitator_is_asked(stub: StubFaci
     with pytest.raises(Conflict):
         await settler.hold(paid)
     await settling
+
+
+async def test_what_is_charged_is_delivered_though_its_transaction_cannot_be_looked_up(
+    stub: StubFacilitator, settler: Settler, ledger: FailingLedger
+) -> None:
+    paid = order(stub)
+    await settler.let_go(await settler.settle_first(await settler.hold(paid)))
+    owed = await settler.hold(paid)
+    ledger.cannot_read = True
+    assert await settler.deliver(owed, PRICE) == ""
+    ledger.cannot_read = False
+    with pytest.raises(Forbidden):
+        await settler.hold(paid)
+
+
+async def test_a_payment_that_is_signed_for_ever_keeps_no_other_from_being_looked_after(
+    stub: StubFacilitator, url: str
+) -> None:
+    if url.startswith("postgresql"):
+        url += f"{'&' if '?' in url else '?'}options=-c%20timezone%3DPacific/Kiritimati"
+    ledger = Ledger(url)
+    async with httpx.AsyncClient() as client:
+        settler, stub.settle_answer = Settler(ledger, lambda: client), (500, {})
+        endless, other = order(stub, validBefore="9" * 77), order(stub)
+        for paid in (endless, other):
+            with pytest.raises(Unavailable, match="not known"):
+                await settler.settle(await settler.hold(paid), PRICE)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="not known"):
+                await settler.hold(endless)
+        stub.settle_answer = None
+        stub._settle(other.body)
+        assert await settler.reconcile({other.accepted.network.id: other.accepted}, timedelta(0)) == 1
+        assert await state(settler, endless) is PaymentState.UNKNOWN
+        assert await state(settler, other) is PaymentState.SETTLED
+    await ledger.close()
 
 
 async def test_if_the_ledger_cannot_begin_nobody_is_asked(

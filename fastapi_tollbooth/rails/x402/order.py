@@ -15,8 +15,9 @@ from fastapi_tollbooth.rails.x402.payments import Payment
 from fastapi_tollbooth.rails.x402.wire import RECEIPT_HEADERS, encode
 
 RAIL = "x402"
-LATEST = 253_402_300_799
-"""The last second that a timestamp can name: payers may sign for longer."""
+LATEST = 253_402_214_399
+"""The last second that a payment is held to be good for: payers may sign for longer. A day before the last one that a
+timestamp can name, so that it can be told in every time zone, and something be added to it."""
 
 BUSY = "This payment is being worked on by another request. Do not pay again: send it again in a moment."
 _FORBIDDEN = {

@@ -176,7 +176,10 @@ class Settler:
         earned = (await self._ledger.apply(ops.Capture(held.account_id, held.toll, charge.amount, served)))[-1]
         if earned != ops.Resolved("post") and not served:
             raise Unavailable("toll_expired", "The request took too long. Do not pay again: send the same payment.")
-        known = None if held.reference else await self.known(held.order.payment.spend_key)
+        known = None
+        if not held.reference:
+            with contextlib.suppress(Unavailable):  # it is charged: the payer is served, if without the transaction
+                known = await self.known(held.order.payment.spend_key)
         return held.reference if known is None else known.reference or ""
 
     async def let_go(self, held: Held) -> None:
