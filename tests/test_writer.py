@@ -34,6 +34,41 @@ async def balances(ledger: Ledger) -> tuple[int, int]:
     return await ledger.read(read)
 
 
+_FORKS = """
+import asyncio, os, sys, warnings
+from fastapi_tollbooth.errors import ConfigurationError
+from fastapi_tollbooth.ledger.writer import Ledger
+
+warnings.simplefilter("ignore")
+ledger, closes = Ledger(sys.argv[1]), sys.argv[2] == "closes"
+
+async def use(close=False):
+    try:
+        await asyncio.wait_for(ledger.read(lambda connection: None), 10)
+    except ConfigurationError as error:
+        return error.reason
+    if close:
+        await ledger.close()
+    return "used"
+
+print(asyncio.run(use(closes)))
+sys.stdout.flush()
+if os.fork() == 0:
+    print(asyncio.run(use()), flush=True)
+    os._exit(0)
+os.wait()
+print(asyncio.run(use(True)))
+"""
+
+
+@pytest.mark.parametrize("parent", ["closes", "goes on"])
+def test_a_forked_process_uses_the_ledger_or_says_why_not(url: str, parent: str) -> None:
+    command = [sys.executable, "-c", _FORKS, url, parent]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    refused = url.startswith("sqlite") and parent == "goes on"
+    assert said == ["used", "forked_ledger" if refused else "used", "used"]
+
+
 @pytest.mark.anyio
 async def test_a_crowd_is_decided_one_by_one(url: str) -> None:
     ledger = Ledger(url)

@@ -4,6 +4,7 @@ Synchronous, and used by one thread at a time: the writer's.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -35,6 +36,7 @@ REMEMBERED_SECONDS = 900.0
 it may have been archived, and with it the rows that keep it from being resolved twice (`archive.KEPT`)."""
 _ATTEMPTS = 5
 
+_OF_PARENTS: list[Connection | None] = []
 _STANDING_KEYS = [revenue_key(asset) for asset in Asset]
 
 
@@ -87,6 +89,7 @@ class Store:
         self._lock_file: BinaryIO | None = None
         self._connection: Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._process = 0
         # What this process has promised and not yet resolved. Should another process resolve one first, the unique
         # index on resolutions fails the batch, this memory is dropped, and the next try loads the truth.
         self._open: dict[int, Charge] = {}
@@ -214,7 +217,21 @@ class Store:
         finally:
             fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
+    def _leave_to_parent(self) -> None:
+        if self.path is not None:
+            # This process would hold none of the file's locks, and SQLite would believe that it does.
+            raise ConfigurationError(
+                "forked_ledger",
+                "this process was forked from one that has the ledger's SQLite file open: do not use the ledger where "
+                "the application is made, or `await tollbooth.close()` there",
+            )
+        _OF_PARENTS.append(self._connection)  # not closed: that would end the parent's session
+        self._connection = None
+        self._forget()
+
     def _connect(self) -> Connection:
+        if self._connection is not None and self._process != os.getpid():
+            self._leave_to_parent()
         if self.path is not None and self._file is not None and self._file != _identity(self.path):
             # Somebody put another file in its place, such as a backup. What this one says is no longer the truth.
             self.close()
@@ -228,7 +245,7 @@ class Store:
                     with self._queue_among_processes():
                         self._dialect.migrate(connection)
                 on_failure.pop_all()
-            self._connection = connection
+            self._connection, self._process = connection, os.getpid()
             self._file = None if self.path is None else _identity(self.path)
         return self._connection
 

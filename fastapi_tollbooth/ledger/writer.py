@@ -220,7 +220,8 @@ class Ledger:
     def _ensure_thread(self) -> None:
         # Under the guard: a thread that ends and a job that arrives must not miss each other.
         with self._guard:
-            if self._thread is None:
+            # One that is there and not alive is that of the process that this one was forked from.
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="tollbooth-ledger", daemon=True)
                 self._thread.start()
                 _RUNNING.add(self)
