@@ -24,14 +24,18 @@ class OwnRoutes(BaseRoute):
     and a glance at the path comes first.
     """
 
+    name = "tollbooth"
+    path = f"{PREFIX}{{path:path}}"
+    """Instruments that label a request by its route ask every route for its path."""
+
     def __init__(self, routes: Sequence[Route]) -> None:
-        self.routes = tuple(routes)
+        self._routes = tuple(routes)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether the request is for one of these routes."""
         if PREFIX not in scope["path"]:
             return Match.NONE, {}
-        found = [(match, {**child, _ROUTE: route}) for route in self.routes for match, child in [route.matches(scope)]]
+        found = [(match, {**child, _ROUTE: route}) for route in self._routes for match, child in [route.matches(scope)]]
         # Of a path that is served for other methods only, the first says so.
         return max(found, key=lambda each: each[0].value, default=(Match.NONE, {}))
 

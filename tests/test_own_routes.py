@@ -49,6 +49,11 @@ def test_own_routes_leave_names_to_the_application() -> None:
     assert app.url_path_for("named") == "/theirs"
 
 
+def test_own_routes_have_a_path_as_instruments_expect_of_every_route() -> None:
+    own = OwnRoutes([])
+    assert (own.name, own.path) == ("tollbooth", "/tollbooth/{path:path}")
+
+
 def test_a_body_is_read_up_to_a_limit_and_not_beyond() -> None:
     read: list[int] = []
 
