@@ -95,6 +95,7 @@ class Priced(Gate):
             visit.toll = await tollbooth.authorize(gate.price, connection, compute)
         except (Refusal, Answered) as ended:
             ensure_answered(connection.scope)
+            visit.deferred = visit.deferred and not isinstance(ended, Answered)
             if isinstance(ended, Refusal) and ended.status >= 500:
                 tollbooth.failed(ended, None)
             raise

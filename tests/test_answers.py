@@ -25,6 +25,7 @@ from fastapi_tollbooth.ledger import answers
 from fastapi_tollbooth.ledger.answers import prune
 from fastapi_tollbooth.ledger.audit import verify
 from fastapi_tollbooth.ledger.tables import metadata
+from fastapi_tollbooth.rails.x402.history import Known
 from fastapi_tollbooth.rails.x402.identifiers import EXTENSION
 from fastapi_tollbooth.rails.x402.order import Held, Order
 from fastapi_tollbooth.rails.x402.settling import Settler
@@ -274,6 +275,79 @@ def test_workers_share_identifiers_and_answers(stub: StubFacilitator, url: str, 
     assert sorted(found) == [[201, 201]] + [[409, 409]] * 3
 
 
+def test_an_answer_is_given_again_where_the_price_had_to_wait_for_dependencies(lite: Office) -> None:
+    def tenant() -> str:
+        return "one"
+
+    def price(tenant: Annotated[str, Depends(tenant)]) -> str:
+        return "$0.01"
+
+    @lite.app.get("/waits", dependencies=[Depends(priced("$0.02")), Depends(priced(price))])
+    async def waits() -> int:
+        lite.runs.append("/waits")
+        return len(lite.runs)
+
+    payment = lite.payment("/waits")
+    first, again = lite.get("/waits", payment), lite.get("/waits", payment)
+    assert [(each.status_code, each.json()) for each in (first, again)] == [(200, 1)] * 2
+
+
+def test_an_answer_is_kept_although_the_ledger_is_busy_by_then(lite: Office) -> None:
+    ledger = lite.tollbooth.ledger
+
+    @lite.app.get("/busy", dependencies=[Depends(priced("$0.01"))])
+    async def busy() -> int:
+        lite.runs.append("/busy")
+        ledger._most_waiting = 0  # as many wait as may
+        return len(lite.runs)
+
+    payment = lite.payment("/busy")
+    first, ledger._most_waiting = lite.get("/busy", payment), 10
+    again = lite.get("/busy", payment)
+    assert [(each.status_code, each.json()) for each in (first, again)] == [(200, 1)] * 2
+
+
+def copied(payment: dict[str, str], name: str) -> dict[str, str]:
+    """What anybody can make of what the chain shows of a payment."""
+    document = decode(payment["PAYMENT-SIGNATURE"])
+    document["payload"]["signature"] = "0x" + "00" * 65
+    document["extensions"][EXTENSION]["info"]["id"] = name
+    return {"PAYMENT-SIGNATURE": encode(document)}
+
+
+def test_who_copies_a_payment_off_the_chain_writes_nothing_and_counts_for_nobody(lite: Office) -> None:
+    @lite.app.get("/limited", dependencies=[Depends(priced("$0.01", rate_limit="2/minute"))])
+    async def limited() -> str:
+        return "served"
+
+    payment = lite.payment("/limited")
+    assert lite.get("/limited", payment).status_code == 200
+    for number in range(5):
+        assert said(lite.get("/limited", copied(payment, f"{OTHER}_{number}"))) == ALREADY
+    assert len(lite.answers()) == 1
+    assert lite.get("/limited", lite.payment("/limited", OTHER)).status_code == 200
+    assert said(lite.get("/limited", lite.payment("/limited"))) == (429, "rate_limited")
+
+
+def test_a_copy_gets_no_claim_when_the_settlement_that_it_waited_for_fails(
+    lite: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment, known = lite.payment(), Settler.known
+    lite.stub.settle_answer = 500, {}
+    assert said(lite.get("/after", payment)) == (503, "settlement_unknown")
+    lite.stub.verify_answer = 200, {"isValid": False, "invalidReason": "invalid_signature"}
+
+    async def known_until_now(settler: Settler, spend_key: str) -> Known | None:
+        found = await known(settler, spend_key)
+        fails = text("UPDATE tollbooth_payment SET state = 'failed'")
+        await lite.tollbooth.ledger.execute(lambda connection: connection.execute(fails))
+        return found
+
+    monkeypatch.setattr(Settler, "known", known_until_now)
+    assert said(lite.get("/after", copied(payment, NAME))) == (402, "payment_invalid")
+    assert lite.runs == ["/after"]
+
+
 def test_what_surrounds_the_application_surrounds_what_is_given_again(lite: Office) -> None:
     below = FastAPI()
     below.add_middleware(CORSMiddleware, allow_origins=["https://a.example"], expose_headers=["X-Below"])
@@ -317,6 +391,51 @@ def test_a_body_belongs_to_the_request(lite: Office) -> None:
     assert said(lite.client.post("/other", json={"q": 1}, headers=payment)) == TAKEN
     assert said(lite.client.get("/after", headers=payment)) == TAKEN
     assert (len(lite.runs), lite.earned()) == (1, 10_000)
+
+
+def test_a_long_path_belongs_to_the_request(lite: Office) -> None:
+    @lite.app.get("/long/{name}", dependencies=[Depends(priced("$0.01"))])
+    async def long(name: str) -> str:
+        return name
+
+    path = "/long/" + "x" * 600
+    payment = lite.payment(f"{path}1")
+    assert lite.get(f"{path}1", payment).json().endswith("1")
+    assert said(lite.get(f"{path}2", payment)) == TAKEN
+
+
+def test_a_form_that_a_dependency_has_read_off_the_wire_is_not_compared(lite: Office) -> None:
+    async def eats(request: Request) -> None:
+        async for _ in request.stream():
+            pass
+
+    @lite.app.post("/eaten", dependencies=[Depends(eats), Depends(priced("$0.01"))])
+    async def eaten() -> str:
+        return "eaten"
+
+    payment = lite.payment("/eaten", method="POST")
+    assert lite.client.post("/eaten", data={"a": "1"}, headers=payment).status_code == 200
+    assert said(lite.client.post("/eaten", data={"a": "1"}, headers=payment)) == ALREADY
+
+
+@pytest.mark.parametrize(("sent", "status"), [(2, 201), (1_000, 413)])
+def test_a_body_without_a_length_is_read_within_bounds(lite: Office, sent: int, status: int) -> None:
+    payment = lite.payment(method="POST")["PAYMENT-SIGNATURE"].encode()
+    chunks, answer = iter(range(sent, -1, -1)), list[dict[str, Any]]()
+    headers = [(b"host", b"testserver"), (b"payment-signature", payment)]
+    scope: dict[str, Any] = {"type": "http", "http_version": "2", "method": "POST", "scheme": "http", "state": {}}
+    scope |= {"path": "/after", "raw_path": b"/after", "query_string": b"", "root_path": "", "headers": headers}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x" * 65_536, "more_body": next(chunks) > 0}
+
+    async def send(message: Any) -> None:
+        answer.append(message)
+
+    assert lite.client.portal is not None
+    lite.client.portal.call(lite.app, scope | {"server": ("testserver", 80), "client": ("127.0.0.1", 1)}, receive, send)
+    assert (answer[0]["status"], len(lite.runs)) == (status, int(status == 201))
+    assert sent - next(chunks, 0) <= 20
 
 
 def test_a_form_belongs_to_the_request(lite: Office) -> None:
@@ -392,7 +511,7 @@ def test_an_identifier_is_no_bearer_token(office: Office) -> None:
     # The same authorization under another signature, as who reads the chain could send it.
     document = decode(payment["PAYMENT-SIGNATURE"])
     document["payload"]["signature"] = "0x" + "33" * 65
-    assert said(office.get("/after", {"PAYMENT-SIGNATURE": encode(document)})) == TAKEN
+    assert said(office.get("/after", {"PAYMENT-SIGNATURE": encode(document)})) == ALREADY
     unsigned = office.payment()
     office.stub.verify_answer = 200, {"isValid": False, "invalidReason": "invalid_signature"}
     assert said(office.get("/after", unsigned)) == (402, "payment_invalid")

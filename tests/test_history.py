@@ -66,7 +66,7 @@ async def test_what_nobody_works_on_is_found(url: str) -> None:
 
 
 def test_what_to_look_for_is_in_the_name_of_a_payment() -> None:
-    known = Known(PaymentState.UNKNOWN, 1, PRICE, None, EXPIRES, EXPIRES)
+    known = Known(PaymentState.UNKNOWN, 1, PRICE, None, EXPIRES, EXPIRES, None)
     found = wanted(KEY, known, PLACES)
     assert found == (PLACES["eip155:8453"], Transferred(TOKEN, PAYER, NONCE, PAY_TO, 10_000))
     assert wanted(KEY.replace("8453", "1"), known, PLACES) is None

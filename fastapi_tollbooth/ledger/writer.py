@@ -141,13 +141,13 @@ class Ledger:
         """
         return await self._work(lambda: self._store.read(query))
 
-    async def execute(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction of its own.
+    async def execute(self, work: Callable[[Connection], T], *, ends: bool = False) -> T:
+        """Run ``work`` in a transaction of its own; what ``ends`` a request is never refused for want of room.
 
         Raises:
             Unavailable: the database did not answer.
         """
-        return await self._work(lambda: self._store.execute(work))
+        return await self._work(lambda: self._store.execute(work), ends=ends)
 
     def side_file(self, suffix: str) -> Path | None:
         """A file beside the database, for what workers on one machine share; None when the database is not a file."""
@@ -205,8 +205,8 @@ class Ledger:
         self._refused += 1
         return ledger_busy()
 
-    async def _work(self, work: Callable[[], T]) -> T:
-        if self._is_busy:
+    async def _work(self, work: Callable[[], T], *, ends: bool = False) -> T:
+        if self._is_busy and not ends:
             raise self._refusal()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()

@@ -5,13 +5,14 @@ before it is charged, so that a crash at any point leaves either no payment or o
 again once the ledger says that the payment was spent, or by charging what is owed.
 """
 
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from starlette.requests import HTTPConnection, Request
 
-from fastapi_tollbooth.errors import Conflict, Forbidden
+from fastapi_tollbooth.errors import BodyTooLarge, Conflict, Forbidden
 from fastapi_tollbooth.ledger import answers
 from fastapi_tollbooth.ledger.answers import Entry, Found
 from fastapi_tollbooth.ledger.writer import Ledger
@@ -82,7 +83,7 @@ class Answers:
         if named is not None and response:
             sealed = seal(Answer(response, toll.charge), named.secret)
             entry, until = _entry(held.order, named), datetime.now(UTC) + self._lasts
-            await self._ledger.execute(partial(answers.keep, entry=entry, sealed=sealed, until=until))
+            await self._ledger.execute(partial(answers.keep, entry=entry, sealed=sealed, until=until), ends=True)
 
     async def _require(self, entry: Entry, held: Held) -> None:
         try:
@@ -100,7 +101,7 @@ async def named(connection: HTTPConnection, url: str, payer: str, identifier: st
 
     Args:
         connection: The request. Its body is read, and stays there for the handler.
-        url: Where it went, without the query.
+        url: Where it went, without the query; a long path may be cut off.
         payer: Who pays.
         identifier: The name.
         sent: The header that the payment came in.
@@ -110,8 +111,8 @@ async def named(connection: HTTPConnection, url: str, payer: str, identifier: st
     body = await _body_of(connection)
     if body is None:
         return None
-    query = connection.scope.get("query_string", b"").decode("latin-1")
-    head = (connection.method, url, query, connection.headers.get("content-type", ""))
+    scope, query = connection.scope, connection.scope.get("query_string", b"").decode("latin-1")
+    head = (connection.method, url, str(scope["path"]), query, connection.headers.get("content-type", ""))
     return Named(key_of(payer, identifier), request_digest(head, body), secret_of(sent))
 
 
@@ -119,12 +120,24 @@ async def _body_of(request: Request) -> bytes | None:
     length = request.headers.get("content-length", "0")
     if "transfer-encoding" in request.headers or not length.isdecimal() or int(length) > MAX_REQUEST:
         return None
-    try:
-        return await request.body()
-    except RuntimeError:  # somebody has read it and has not kept it: of a form its fields are there
-        if not request.headers.get("content-type", "").lower().startswith(_FORMS):
-            return None
-        return b"".join([field async for field in _fields(request)])
+    # Somebody may have read it and not have kept it. Of a form its fields are there, where it was read as one.
+    with contextlib.suppress(RuntimeError):
+        return await _read(request)
+    if request.headers.get("content-type", "").lower().startswith(_FORMS):
+        with contextlib.suppress(RuntimeError):
+            return b"".join([field async for field in _fields(request)])
+    return None
+
+
+async def _read(request: Request) -> bytes:
+    # As `Request.body`, but bounded: HTTP/2 sends bodies without a word of their length.
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_REQUEST:
+            raise BodyTooLarge("body_too_large", "With an identifier, a body this large must come with its length.")
+    request._body = bytes(body)
+    return request._body
 
 
 async def _fields(request: Request) -> AsyncIterator[bytes]:

@@ -20,7 +20,10 @@ _payment = metadata.tables["tollbooth_payment"]
 
 
 class Known(NamedTuple):
-    """A payment as the ledger holds it; ``toll`` is its claim, ``reference`` its transaction."""
+    """A payment as the ledger holds it.
+
+    ``toll`` is its claim, ``reference`` its transaction, ``digest`` that of the header that it was taken with.
+    """
 
     state: PaymentState
     toll: int | None
@@ -28,6 +31,11 @@ class Known(NamedTuple):
     reference: str | None
     expires_at: datetime | None
     updated_at: datetime
+    digest: str | None
+
+    def is_altered(self, digest: str) -> bool:
+        """Whether what comes with this digest is another header than that which the payment was taken with."""
+        return self.digest not in (None, digest)
 
 
 _columns = (
@@ -38,6 +46,7 @@ _columns = (
     _payment.c.reference,
     _payment.c.expires_at,
     _payment.c.updated_at,
+    _payment.c.digest,
 )
 
 
@@ -82,5 +91,5 @@ def wanted(spend_key: str, known: Known, accepted: Mapping[str, Accepted]) -> tu
 
 
 def _known(row: Sequence[Any]) -> Known:
-    state, toll, amount, asset, reference, expires_at, updated_at = row
-    return Known(PaymentState(state), toll, Money(amount, Asset(asset)), reference, expires_at, updated_at)
+    state, toll, amount, asset, *others = row
+    return Known(PaymentState(state), toll, Money(amount, Asset(asset)), *others)

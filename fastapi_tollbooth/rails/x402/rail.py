@@ -28,6 +28,7 @@ from fastapi_tollbooth.rails.x402.answers import Answers, named
 from fastapi_tollbooth.rails.x402.bazaar import described
 from fastapi_tollbooth.rails.x402.challenge import Resource, payment_required
 from fastapi_tollbooth.rails.x402.facilitator import NoAnswer
+from fastapi_tollbooth.rails.x402.history import Known
 from fastapi_tollbooth.rails.x402.offers import SCHEME, Offer, chosen
 from fastapi_tollbooth.rails.x402.order import RAIL, Held, Order, receipt_of
 from fastapi_tollbooth.rails.x402.payments import Asked, mismatch, read_payment, wrong_amount
@@ -171,17 +172,23 @@ class X402Rail:
         late = holds is not None and holds.expires_at < time.time()
         refusal = wrong_amount() if late else mismatch(payment, asked, time.time()) or await self._settler.verify(order)
         # Of a payment that was made, or may have been, the ledger knows more than whoever refuses it now.
-        if refusal is not None and not await self._came_in_time(payment.spend_key, holds):
+        known = None if refusal is None else await self._settler.known(payment.spend_key)
+        if refusal is not None and not _came_in_time(known, holds):
             raise refusal
         payer = f"{place.network.id}:{payment.payer}"
-        if quote.admit is not None:
+        # Payer and nonce are public: for whoever sends them with another signature, nothing is counted or written.
+        is_altered = known is not None and known.is_altered(order.digest)
+        if quote.admit is not None and not is_altered:
             await quote.admit(payer)
-        if identifier is not None:
+        if identifier is not None and not is_altered:
             name = await named(quote.connection, self._url(quote), payer, identifier, envelope.sent)
             order = replace(order, named=name)
         held = await self._answers.hold(order)
         if isinstance(held, Answer):
             raise await self._answered(order, held, quote)
+        if refusal is not None and not held.settled:  # it has come to nothing meanwhile
+            await self._settler.let_go(held)
+            raise refusal
         if offer.flow == "before" and not held.settled:
             held = await self._settler.settle_first(held)
         price = None if holds is None else holds.price
@@ -198,10 +205,6 @@ class X402Rail:
         receipt = receipt_of(2, order, known.reference or "") if known is not None else ()
         rest = self._rest(order) if quote.terms.metered else ()
         return Answered(answer.response, Receipt((*receipt, *rest)))
-
-    async def _came_in_time(self, spend_key: str, quoted: Quoted | None) -> bool:
-        known = await self._settler.known(spend_key)
-        return known is not None and (quoted is None or known.updated_at.timestamp() <= quoted.expires_at)
 
     def _question(self, envelope: Envelope, offer: Offer, quote: Quote) -> dict[str, Any]:
         if envelope.version == 1:
@@ -332,6 +335,10 @@ def account_of(authorization: Authorization) -> str:
     """The key of the account that a payment's money is kept on: each payment has one of its own."""
     held: Held = authorization.state[1]
     return held.order.payment.spend_key
+
+
+def _came_in_time(known: Known | None, quoted: Quoted | None) -> bool:
+    return known is not None and (quoted is None or known.updated_at.timestamp() <= quoted.expires_at)
 
 
 def _as_signed(asked: Asked, signed: int) -> Asked:
