@@ -645,7 +645,8 @@ def test_a_process_that_dies_in_its_settlement_has_kept_the_answer(stub: StubFac
             found = httpx.get(f"{base}/weather", headers=payment, timeout=30)
             assert (found.status_code, found.json()) == (200, {"forecast": "sunny"}), found.text
         assert httpx.get(f"{base}/runs").json() == {}
-        assert (len(stub.transfers), stub.count("/settle")) == (1, 2)
+        assert len(stub.transfers) == 1
+        assert stub.count("/settle") <= 2  # one, where the new process has found it on the chain before it was asked
     finally:
         for process, _ in processes:
             process.kill()
