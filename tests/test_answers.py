@@ -307,6 +307,32 @@ def test_an_answer_is_kept_although_the_ledger_is_busy_by_then(lite: Office) -> 
     assert [(each.status_code, each.json()) for each in (first, again)] == [(200, 1)] * 2
 
 
+def test_a_request_that_has_lost_its_claim_keeps_no_answer(office: Office) -> None:
+    waiting, go_on = threading.Event(), threading.Event()
+
+    @office.app.get("/slow/{name}", dependencies=[Depends(priced("$0.01"))])
+    def slow(name: str) -> str:
+        if name == "late":
+            waiting.set()
+            assert go_on.wait(20)
+        return name
+
+    payment = office.payment("/slow/late")
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(office.get, "/slow/late", payment)
+        assert waiting.wait(20)
+        ages = text("UPDATE tollbooth_payment SET updated_at = '2020-01-01 00:00:00.000000'")
+        run(office.tollbooth.ledger.execute(lambda connection: connection.execute(ages)))
+        assert office.client.portal is not None
+        office.client.portal.call(office.tollbooth.recover)
+        assert office.get("/slow/soon", payment).json() == "soon"
+        go_on.set()
+        assert said(late.result()) == (503, "settlement_unknown")
+    assert said(office.get("/slow/late", payment)) == TAKEN
+    assert office.get("/slow/soon", payment).json() == "soon"
+    assert (len(office.stub.transfers), office.earned()) == (1, 10_000)
+
+
 def copied(payment: dict[str, str], name: str) -> dict[str, str]:
     """What anybody can make of what the chain shows of a payment."""
     document = decode(payment["PAYMENT-SIGNATURE"])

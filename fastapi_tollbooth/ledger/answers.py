@@ -69,9 +69,13 @@ def has(connection: Connection, entry: Entry) -> bool:
     return connection.execute(query).first() is not None
 
 
-def keep(connection: Connection, entry: Entry, sealed: bytes, until: datetime) -> None:
-    """Keep the answer that the payment's request got."""
-    mine = (_answer.c.key == entry.key, _answer.c.spend_key == entry.spend_key)
+def keep(connection: Connection, entry: Entry, toll: int, sealed: bytes, until: datetime) -> None:
+    """Keep the answer that the payment's request got, if the payment is still claimed for that toll.
+
+    One that took too long has lost its claim, and the answer that is there may be the one that was paid.
+    """
+    claimed = select(_payment.c.spend_key).where(_payment.c.spend_key == entry.spend_key, _payment.c.toll_id == toll)
+    mine = (_answer.c.key == entry.key, _answer.c.spend_key == entry.spend_key, claimed.exists())
     values = {"request": entry.request, "sealed": sealed, "expires_at": until}
     connection.execute(update(_answer).where(*mine).values(**values))
 

@@ -83,7 +83,8 @@ class Answers:
         if named is not None and response:
             sealed = seal(Answer(response, toll.charge), named.secret)
             entry, until = _entry(held.order, named), datetime.now(UTC) + self._lasts
-            await self._ledger.execute(partial(answers.keep, entry=entry, sealed=sealed, until=until), ends=True)
+            keep = partial(answers.keep, entry=entry, toll=held.toll, sealed=sealed, until=until)
+            await self._ledger.execute(keep, ends=True)
 
     async def _require(self, entry: Entry, held: Held) -> None:
         try:
