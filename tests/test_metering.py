@@ -274,6 +274,6 @@ def test_a_response_that_never_ends_is_charged_before_its_money_is_given_back(ra
                 assert counter.get("/endless", payment).status_code in (402, 403, 409)
         words = first.result(10).text.split()
         [toll] = [toll for toll in run(tollbooth.books.tolls(route="/endless")) if toll.state == "captured"]
-        assert len(words) >= 4
+        assert words
         assert toll.cost == Money(20_000 * len(words), Asset.USD)
         assert run(tollbooth.ledger.read(verify)).discrepancy is None
