@@ -23,6 +23,7 @@ from fastapi_tollbooth.toll import Quote
 INVOICES_PATH = "/tollbooth/invoices"
 PRICE_HEADER = "X-L402-Price-Sats"
 WORDED_CHALLENGES = 1_000
+_BUNDLE_HEADER = BUNDLE_HEADER.lower().encode()
 
 
 class Sales:
@@ -130,7 +131,8 @@ def _to_top_up(presented: Verified | None, owned: tuple[tuple[str, str], ...]) -
 
 
 def _choices(connection: HTTPConnection | None) -> list[str]:
-    return [] if connection is None else connection.headers.getlist(BUNDLE_HEADER)
+    lines = () if connection is None else connection.scope["headers"]
+    return [value.decode("latin-1") for name, value in lines if name == _BUNDLE_HEADER]
 
 
 def _prefix(connection: HTTPConnection | None) -> str:
