@@ -96,43 +96,32 @@ class Withheld(Exception):
 class Visit:
     """What priced dependencies and this layer share about one request: its engine, and its toll once there is one."""
 
-    __slots__ = ("deferred", "engine", "quote", "toll")
+    # On the class, because unpriced requests never set them.
+    toll: Toll | None = None
+    quote: Quote | None = None
+    """The quote of a request that was priced before its body was read; without the connection."""
+    deferred = False
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.toll: Toll | None = None
-        self.quote: Quote | None = None
-        """The quote of a request that was priced before its body was read; without the connection."""
-        self.deferred = False
 
 
 class _Exchange:
     """The messages of one request. It knows the scope and the scope must not know it: a cycle would outlive both."""
 
-    __slots__ = (
-        "_accepted",
-        "_began",
-        "_left",
-        "_metering",
-        "_receive",
-        "_scope",
-        "_send",
-        "_unread",
-        "_visit",
-        "_withheld",
-    )
+    # On the class, because most requests never set them.
+    _left: int | None = None
+    _withheld = False
+    _accepted = False
+    _metering: asyncio.Task[None] | None = None
 
     def __init__(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         self._visit = visit
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._unread = scope["type"] == "http"
-        self._left: int | None = None
-        self._withheld = False
-        self._accepted = False
+        self._is_http = self._unread = scope["type"] == "http"
         self._began = time.monotonic()
-        self._metering: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
         """The application's ``receive``: its first call would read the body, so it is the last moment to refuse."""
@@ -157,7 +146,8 @@ class _Exchange:
         if self._withheld:
             return _nothing()  # an application that goes on after it was unwound
         if toll is None:
-            return self._send_untolled(message) if self._visit.deferred or self._accepted else self._pass(message)
+            is_plain = self._is_http and not self._visit.deferred
+            return self._send(message) if is_plain else self._send_untolled(message)
         if not toll.is_open:
             return self._send(message)
         if self._metering is not None:
@@ -199,11 +189,6 @@ class _Exchange:
             await self._capture_served(toll)
         await self._send(message)
 
-    def _pass(self, message: Message) -> Awaitable[None]:
-        if message["type"] == "websocket.accept":
-            self._accepted = True
-        return self._send(message)
-
     async def _send_untolled(self, message: Message) -> None:
         if self._accepted and message["type"].startswith("websocket.http.response"):
             # Too late for a denial: the websocket was accepted before it was priced.
@@ -213,7 +198,8 @@ class _Exchange:
             logger.error("a request reached its handler and no price took its toll; the answer is withheld")
             await self._withhold(message, PricingFailed("toll_not_taken", "This request was not priced."))
         else:
-            await self._pass(message)
+            self._accepted = self._accepted or message["type"] == "websocket.accept"
+            await self._send(message)
 
     async def _settle(self, toll: Toll, message: Message) -> None:
         engine, is_start = self._visit.engine, message["type"] in ("http.response.start", "websocket.accept")
