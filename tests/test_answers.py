@@ -307,6 +307,26 @@ def test_an_answer_is_kept_although_the_ledger_is_busy_by_then(lite: Office) -> 
     assert [(each.status_code, each.json()) for each in (first, again)] == [(200, 1)] * 2
 
 
+@pytest.mark.parametrize("later", ["$0.01", "$0.03"])
+def test_an_answer_costs_what_it_did_whatever_the_price_is_by_now(office: Office, later: str) -> None:
+    asked = ["$0.02"]
+
+    def price() -> str:
+        return asked[0]
+
+    @office.app.get("/moves", dependencies=[Depends(priced(price))])
+    async def moves() -> int:
+        office.runs.append("/moves")
+        return len(office.runs)
+
+    payment, office.stub.lose_settle_answer = office.payment("/moves"), True
+    assert said(office.get("/moves", payment)) == (503, "settlement_unknown")
+    asked[0] = later
+    found, again = office.get("/moves", payment), office.get("/moves", payment)
+    assert [(each.status_code, each.json()) for each in (found, again)] == [(200, 1)] * 2
+    assert (len(office.stub.transfers), office.earned()) == (1, 20_000)
+
+
 def test_a_request_that_has_lost_its_claim_keeps_no_answer(office: Office) -> None:
     waiting, go_on = threading.Event(), threading.Event()
 

@@ -7,6 +7,7 @@ again once the ledger says that the payment was spent, or by charging what is ow
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -57,8 +58,10 @@ class Answers:
         known = await self._ledger.execute(partial(answers.take, entry=entry, until=until))
         if known is not None and not _is_same(known, order, entry):
             raise _in_use()
+        answer = _opened(known, order, entry, order.named)
         try:
-            held = await self._settler.hold(order)
+            # What was answered costs what it did then, whatever the price is by now.
+            held = await self._settler.hold(order if answer is None else replace(order, price=answer.charge))
         except Forbidden as refused:
             # The first copy of this request may have been served since its identifier was looked up.
             known = known or await self._ledger.read(partial(answers.find, key=entry.key))
@@ -66,8 +69,7 @@ class Answers:
             if refused.reason != "already_spent" or answer is None:
                 raise
             return answer
-        answer = _opened(known, order, entry, order.named) if held.settled else None
-        if answer is not None:
+        if answer is not None and held.settled:
             await self._settler.deliver(held, answer.charge)
             return answer
         await self._require(entry, held)
