@@ -127,7 +127,7 @@ class FreeUses:
     async def void(self, toll: Toll) -> None:
         """Give the free use back."""
         use, _ = toll.authorization
-        await self._ledger.execute(partial(free_use.give_back, use=use))
+        await self._ledger.execute(partial(free_use.give_back, use=use), ends=True)
         self._exhausted.forget(use)
 
     def _tier_of(self, quote: Quote) -> FreeTier | None:
@@ -184,7 +184,7 @@ class FreeUses:
 
     async def _take_back(self, taking: asyncio.Future[int | None], use: Use) -> None:
         if await taking is not None:
-            await self._ledger.execute(partial(free_use.give_back, use=use))
+            await self._ledger.execute(partial(free_use.give_back, use=use), ends=True)
 
 
 class UseCounts:

@@ -143,6 +143,21 @@ def test_a_failed_handler_gives_the_free_use_back(tmp_path: Path, serve: Serve, 
     assert client.get("/fails").status_code == 402
 
 
+def test_a_failed_handler_gives_the_free_use_back_though_the_ledger_is_busy(tmp_path: Path, serve: Serve) -> None:
+    booth = tollbooth(tmp_path, free_tier=FreeTier(requests=1))
+    app = shop([], booth)
+
+    @app.get("/busy", dependencies=[Depends(priced("$0.02"))])
+    async def busy() -> None:
+        booth.ledger._most_waiting = 0  # as many wait as may
+        raise HTTPException(418)
+
+    client = serve(app)
+    assert client.get("/busy").status_code == 418
+    booth.ledger._most_waiting = 10
+    assert [client.get("/x").status_code for _ in range(2)] == [200, 402]
+
+
 def test_an_exhausted_client_is_refused_before_its_upload_is_read(
     tmp_path: Path, serve: Serve, runs: list[str]
 ) -> None:
