@@ -117,6 +117,34 @@ async def test_a_payment_stays_spent_and_an_owed_one_stays_owed(ledger: Ledger, 
     assert not refunding.new  # type: ignore[union-attr]
 
 
+async def test_caps_under_which_nothing_is_spent_leave_no_trace(ledger: Ledger, tmp_path: Path) -> None:
+    def under(key: str) -> Authorize:
+        return Authorize(ALICE, usd(10), "/a", (Cap(key, usd(15)),))
+
+    async def caps() -> list[str]:
+        query = text('SELECT "key" FROM tollbooth_cap ORDER BY "key"')
+        return await ledger.read(lambda connection: list(connection.execute(query).scalars()))
+
+    for number in range(5):
+        [given_back] = await ledger.apply(under(f"made up {number}"))
+        assert isinstance(given_back, Authorized)
+        await ledger.apply(Void(given_back.account_id, given_back.toll))
+    [refunded] = await ledger.apply(under("refunded"))
+    [promised] = await ledger.apply(under("promised"))
+    assert isinstance(refunded, Authorized)
+    assert isinstance(promised, Authorized)
+    await ledger.apply(Capture(refunded.account_id, refunded.toll))
+    await Books(ledger).archive(datetime(2020, 1, 1, tzinfo=UTC), tmp_path / "early.jsonl")
+    assert await caps() == ["promised", "refunded"]
+    await ledger.apply(Refund(refunded.account_id, refunded.toll))
+    await Books(ledger).archive(datetime(2020, 1, 1, tzinfo=UTC), tmp_path / "early.jsonl")
+    assert await caps() == ["promised"]
+    assert await ledger.apply(under("promised")) == [Refused(Reason.CAPPED, usd(5))]
+    await ledger.apply(Void(promised.account_id, promised.toll))
+    assert isinstance((await ledger.apply(under("refunded")))[0], Authorized)
+    assert await ledger.apply(under("refunded")) == [Refused(Reason.CAPPED, usd(5))]
+
+
 async def test_a_cap_counts_what_is_archived(ledger: Ledger, tmp_path: Path) -> None:
     capped = Authorize(ALICE, usd(10), "/a", (Cap("narrowed", usd(15)),))
     [charged] = await ledger.apply(capped)

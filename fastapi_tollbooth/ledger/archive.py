@@ -23,6 +23,7 @@ _account = metadata.tables["tollbooth_account"]
 _transfer = metadata.tables["tollbooth_transfer"]
 _payment = metadata.tables["tollbooth_payment"]
 _checkpoint = metadata.tables["tollbooth_checkpoint"]
+_cap = metadata.tables["tollbooth_cap"]
 _capped_toll = metadata.tables["tollbooth_capped_toll"]
 _resolution = _transfer.alias("resolution")
 
@@ -38,6 +39,8 @@ def archive_some(connection: Connection, before: datetime, keep: Callable[[str],
     """
     rows = _rows(connection, min(before, datetime.now(UTC) - KEPT))
     if not rows:
+        # Holders make caps as they like, and a request that fails costs them nothing: one that is not used goes, too.
+        connection.execute(delete(_cap).where(_cap.c.used == 0))
         return 0
     keep("".join(json.dumps(row._asdict(), default=_text) + "\n" for row in rows))
     ids = [row.id for row in rows]
