@@ -128,9 +128,8 @@ class Ledger:
 
     def apply_later(self, operation: Operation) -> None:
         """Run one idempotent operation in a later batch, again and again until it is durable."""
-        first = not self._owed
         self._owed.append(operation)
-        if first:
+        if len(self._owed) == 1:  # or the thread knows already that something is owed
             self._inbox.ring_soon(asyncio.get_running_loop())
 
     async def read(self, query: Callable[[Connection], T]) -> T:
