@@ -241,7 +241,7 @@ class Names(NamedTuple):
         """Name what this operation is about, besides the revenue accounts that every batch needs."""
         match operation:
             case Authorize(account, caps=caps):
-                self.caps.update(cap.key for cap in caps)
+                self.caps.update([cap.key for cap in caps])
                 if isinstance(account, int):
                     self.ids.add(account)
                 else:

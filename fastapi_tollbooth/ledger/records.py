@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Literal, NamedTuple
 
 from fastapi_tollbooth.money import Asset, Money
@@ -233,6 +234,7 @@ class Book:
         return allocated
 
 
+@cache
 def revenue_key(asset: Asset) -> str:
     """The key of the account that earns what tolls of this asset cost."""
     return f"revenue:{asset}"

@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from typing import Any
 
@@ -164,6 +164,7 @@ def save(connection: Connection, book: Book) -> None:
     _write(_CHANGE_PAYMENTS, rows.changed_payments(book, _text))
 
 
+@lru_cache(maxsize=64)  # most of what a batch writes is of the same moment
 def _text(moment: datetime) -> str:
     # The form in which SQLAlchemy's DateTime reads and writes on SQLite.
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
