@@ -16,7 +16,7 @@ from benchmarks.audit import audit
 from benchmarks.load import LoadError, Order, Result, encode, measure
 from benchmarks.report import summarize, table
 from benchmarks.servers import Server, ServerError, buy_credits, serve
-from tests.databases import running_postgres
+from tests.databases import PostgresServer, running_postgres
 
 ACCOUNTS = 1_000
 CONNECTIONS = 64
@@ -48,8 +48,7 @@ def main() -> int:
             with ExitStack() as servers:
                 cases: list[Case] = []
                 for workers in options.workers:
-                    databases = {"SQLite": f"sqlite:///{directory}/{workers}.db", "PostgreSQL": postgres.fresh()}
-                    cases += _cases(servers, directory, databases, workers, postgres.empty())
+                    cases += _cases(servers, directory, postgres, workers)
                 _measure(cases, options.rounds, options.seconds)
             problems = _problems(cases)
     except (LoadError, ServerError) as error:
@@ -63,7 +62,7 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def _cases(servers: ExitStack, directory: Path, databases: dict[str, str], workers: int, for_orm: str) -> list[Case]:
+def _cases(servers: ExitStack, directory: Path, postgres: PostgresServer, workers: int) -> list[Case]:
     label = f"{workers} worker{'s' if workers > 1 else ''}"
     bare = Case(
         f"bare FastAPI, {label}",
@@ -71,13 +70,17 @@ def _cases(servers: ExitStack, directory: Path, databases: dict[str, str], worke
         (encode("/plain"),),
     )
     cases = [bare]
-    for name, url in databases.items():
-        server = servers.enter_context(serve("priced", directory, tuned_gc=True, ledger=url, workers=workers))
-        requests = [encode("/paid", [("Authorization", credit)]) for credit in buy_credits(server, ACCOUNTS)]
-        cases.append(Case(f"{name}, 1 account, {label}", server, (requests[0],), bare))
-        cases.append(Case(f"{name}, {ACCOUNTS:,} accounts, {label}", server, tuple(requests), bare))
+    # A server and a ledger for each, so that none has the accounts of another in its memory.
+    for accounts, of_them in ((1, "1 account"), (ACCOUNTS, f"{ACCOUNTS:,} accounts")):
+        for name, url in {
+            "SQLite": f"sqlite:///{directory}/{workers}-{accounts}.db",
+            "PostgreSQL": postgres.fresh(),
+        }.items():
+            server = servers.enter_context(serve("priced", directory, tuned_gc=True, ledger=url, workers=workers))
+            requests = tuple(encode("/paid", [("Authorization", credit)]) for credit in buy_credits(server, accounts))
+            cases.append(Case(f"{name}, {of_them}, {label}", server, requests, bare))
     if workers == 1:
-        for name, url in {"SQLite": f"sqlite:///{directory}/orm.db", "PostgreSQL": for_orm}.items():
+        for name, url in {"SQLite": f"sqlite:///{directory}/orm.db", "PostgreSQL": postgres.empty()}.items():
             server = servers.enter_context(serve("orm", directory, tuned_gc=True, ledger=url))
             cases.append(Case(f"{name}, ORM session, {label}", server, (encode("/paid"),), bare))
     return cases
