@@ -53,6 +53,10 @@ class Keeper(Protocol):
         """Forget everything that is not written down."""
         ...
 
+    def hand_over(self) -> None:
+        """Let another worker go on, which remembers what it did last."""
+        ...
+
     def balances(self) -> dict[str, tuple[int, int]]:
         """What is written down: posted and pending of every account, by key."""
         ...
@@ -117,6 +121,7 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.keeper = self.make_keeper()
         self.funded: dict[str, int] = {}
+        self.ids: dict[str, int] = {}
         self.revoked: set[str] = set()
         self.model: dict[int, ModelToll] = {}
         self.payments: dict[int, ModelPayment] = {}
@@ -159,14 +164,22 @@ class LedgerMachine(RuleBasedStateMachine):
         self.funded[EXPIRED] = self.funded.get(EXPIRED, 0) + amount
         assert isinstance(self.keeper.run(Authorize(EXPIRED, usd(1), "/")), Refused)
 
-    @rule(target=tolls, account=st.sampled_from(ACCOUNTS), amount=st.integers(0, 400), capped=st.integers(0, 2))
-    def authorize(self, account: str, amount: int, capped: int) -> Any:
+    @rule(
+        target=tolls,
+        account=st.sampled_from(ACCOUNTS),
+        amount=st.integers(0, 400),
+        capped=st.integers(0, 2),
+        by_id=st.booleans(),
+    )
+    def authorize(self, account: str, amount: int, capped: int, by_id: bool) -> Any:
         caps = tuple(Cap(f"{name} {account}", usd(most)) for name, most in CAPS[:capped])
         possible = account in self.funded and account not in self.revoked and self.spendable(account, caps) >= amount
-        outcome = self.keeper.run(Authorize(account, usd(amount), "/", caps))
+        named = self.ids.get(account, account) if by_id else account
+        outcome = self.keeper.run(Authorize(named, usd(amount), "/", caps))
         assert isinstance(outcome, Authorized) is possible
         if not isinstance(outcome, Authorized):
             return multiple()
+        self.ids[account] = outcome.account_id
         self.model[outcome.toll] = ModelToll(account, outcome.account_id, amount, caps=caps)
         assert outcome.balance.amount == self.available(account)
         return outcome.toll
@@ -297,6 +310,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def crash(self) -> None:
         """What is written down is all that is needed to go on."""
         self.keeper.crash()
+
+    @rule()
+    def hand_over(self) -> None:
+        """What one worker remembers does not hide what another has written."""
+        self.keeper.hand_over()
 
     @invariant()
     def the_books_are_right(self) -> None:

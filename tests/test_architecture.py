@@ -72,7 +72,7 @@ ORDER = [
     {"ledger.schema", "ledger.rows"},
     {"ledger.export"},
     {"ledger.audit", "ledger.reports", "ledger.archive"},
-    {"ledger.lookups"},
+    {"ledger.lookups", "ledger.memory"},
     {"ledger.tables", "ledger.free_use", "ledger.__init__"},
     {"ledger.book"},
     {"ledger.claims"},

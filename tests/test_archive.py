@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import archive as archiving
-from fastapi_tollbooth.ledger import store
+from fastapi_tollbooth.ledger import memory
 from fastapi_tollbooth.ledger.audit import verify
 from fastapi_tollbooth.ledger.books import Books
 from fastapi_tollbooth.ledger.operations import (
@@ -34,7 +34,7 @@ from fastapi_tollbooth.ledger.writer import Ledger
 pytestmark = pytest.mark.anyio
 ALICE = "l402:aa"
 LATER = datetime.now(UTC) + timedelta(days=1)
-REMEMBERED, KEPT = timedelta(seconds=store.REMEMBERED_SECONDS), archiving.KEPT
+REMEMBERED, KEPT = timedelta(seconds=memory.REMEMBERED_SECONDS), archiving.KEPT
 
 
 def usd(amount: int) -> Money:
@@ -48,7 +48,7 @@ def claim(number: int) -> Claim:
 @pytest.fixture(autouse=True)
 def _as_if_hours_had_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archiving, "KEPT", timedelta(0))
-    monkeypatch.setattr(store, "REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr(memory, "REMEMBERED_SECONDS", 0.0)
 
 
 @pytest.fixture

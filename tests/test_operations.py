@@ -13,6 +13,7 @@ from fastapi_tollbooth.ledger.operations import (
     Refund,
     Revoke,
     Void,
+    names_of,
 )
 from fastapi_tollbooth.ledger.records import Cap, Payment, PaymentState
 
@@ -21,10 +22,7 @@ PAYMENT = Payment("x402", "x402:1", 1_000_000, Asset.USD, "x402:payer")
 
 
 def named(*operations: Operation) -> Names:
-    names = Names(set(), set(), set(), set(), set())
-    for operation in operations:
-        names.add(operation)
-    return names
+    return names_of(operations)
 
 
 def test_what_a_batch_has_to_load() -> None:

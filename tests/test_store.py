@@ -170,7 +170,7 @@ class _Stored:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.store = Store(url)
+        self.store, self.other = Store(url), Store(url)
 
     def run(self, operation: Operation) -> Outcome:
         return self.store.transact([[operation]])[0][0]
@@ -178,6 +178,9 @@ class _Stored:
     def crash(self) -> None:
         self.store.close()
         self.store = Store(self.url)
+
+    def hand_over(self) -> None:
+        self.store, self.other = self.other, self.store
 
     def balances(self) -> dict[str, tuple[int, int]]:
         columns = text("SELECT key, posted, pending FROM tollbooth_account")
@@ -192,6 +195,7 @@ class _Stored:
 
     def close(self) -> None:
         self.store.close()
+        self.other.close()
 
 
 @pytest.mark.parametrize("database", DATABASES)

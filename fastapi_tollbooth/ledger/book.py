@@ -109,23 +109,24 @@ def _revoke(book: Book, operation: Revoke) -> Outcome:
 
 
 def _authorize(book: Book, operation: Authorize) -> Outcome:
-    account = book.find(operation.account)
-    refusal = refusal_to_spend(book, account, operation.amount)
+    name, money, route, caps = operation
+    account = book.find(name)
+    refusal = refusal_to_spend(book, account, money)
     if account is None or refusal is not None:
         return refusal or Refused(Reason.UNKNOWN_ACCOUNT)
-    amount = operation.amount.amount
-    for cap in operation.caps:
-        refusal = _refusal_under(book, cap, operation.amount)
+    for cap in caps:
+        refusal = _refusal_under(book, cap, money)
         if refusal is not None:
             return refusal
-    revenue = book.open(revenue_key(account.asset), "book", account.asset)
+    amount, payer = money.amount, account.id
+    revenue = book.open(revenue_key(account.asset), "book", account.asset).id
     account.pending += amount
-    toll = book.write(account.id, revenue.id, amount, "charge", "pending", None, operation.route)
-    charge = book.charges[toll] = Charge(toll, account.id, revenue.id, amount, operation.route, caps=operation.caps)
-    if operation.caps:
+    toll = book.write(payer, revenue, amount, "charge", "pending", None, route)
+    charge = book.charges[toll] = Charge(toll, payer, revenue, amount, route, caps=caps)
+    if caps:
         book.capped.append(charge)
-        book.use(operation.caps, amount)
-    return Authorized(toll, account.id, account.balance)
+        book.use(caps, amount)
+    return Authorized(toll, payer, account.balance)
 
 
 def _refusal_under(book: Book, cap: Cap, amount: Money) -> Refused | None:
@@ -136,9 +137,10 @@ def _refusal_under(book: Book, cap: Cap, amount: Money) -> Refused | None:
 
 
 def _capture(book: Book, operation: Capture) -> Outcome:
-    charge = book.charges.get(operation.toll)
-    if operation.served and charge is not None and charge.resolved_by == "void" and charge.adjusted is None:
-        return _capture_late(book, operation, charge)
+    if operation.served:
+        charge = book.charges.get(operation.toll)
+        if charge is not None and charge.resolved_by == "void" and charge.adjusted is None:
+            return _capture_late(book, operation, charge)
     return _resolve(book, operation.account, operation.toll, "post", operation.amount)
 
 
@@ -152,16 +154,18 @@ def _resolve(book: Book, account_id: int, toll: int, phase: Phase, amount: int |
         return Refused(Reason.UNKNOWN_TOLL)
     if charge.resolved_by is not None:
         return Resolved(charge.resolved_by)
-    posted = charge.held if amount is None else amount
-    if posted > charge.held:
+    held = charge.held
+    posted = held if amount is None else amount
+    if posted > held:
         return Refused(Reason.INSUFFICIENT, account.balance)
-    account.pending -= charge.held
-    book.use(charge.caps, posted - charge.held)
+    account.pending -= held
+    if charge.caps:
+        book.use(charge.caps, posted - held)
     if posted:
         account.posted -= posted
         book.accounts[charge.revenue_id].posted += posted
     book.write(account_id, charge.revenue_id, posted, "charge", phase, toll, charge.route)
-    book.charges[toll] = charge._replace(resolved_by=phase, posted=posted)
+    book.charges[toll] = charge.resolved(phase, posted)
     return Resolved(phase)
 
 

@@ -1,9 +1,10 @@
 """What can be asked of the ledger, and what it answers. Pure values; the rules are in `book.py` and `claims.py`."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fastapi_tollbooth.ledger.records import Cap, Payment, PaymentState, Phase, source_key
 from fastapi_tollbooth.money import Money
@@ -237,25 +238,58 @@ class Names(NamedTuple):
     spend_keys: set[str]
     caps: set[str]
 
-    def add(self, operation: Operation) -> None:
-        """Name what this operation is about, besides the revenue accounts that every batch needs."""
-        match operation:
-            case Authorize(account, caps=caps):
-                self.caps.update([cap.key for cap in caps])
-                if isinstance(account, int):
-                    self.ids.add(account)
-                else:
-                    self.keys.add(account)
-            case Capture(account, toll) | Void(account, toll) | Refund(account, toll) | Reconcile(account, toll):
-                self.ids.add(account)
-                self.tolls.add(toll)
-            case Revoke(key):
-                self.keys.add(key)
-            case Fund(account=key, payment=payment, credit=credit):
-                self.keys.update((key, source_key(payment.rail, credit.asset)))
-                self.spend_keys.add(payment.spend_key)
-            case Claim(account=key, payment=payment):
-                self.keys.update((key, source_key(payment.rail, payment.asset)))
-                self.spend_keys.add(payment.spend_key)
-            case BeginSettlement(spend_key=key) | CompleteSettlement(spend_key=key) | EndClaim(spend_key=key):
-                self.spend_keys.add(key)
+
+def names_of(operations: Iterable[Operation]) -> Names:
+    """What these operations are about, besides the revenue accounts that every batch needs."""
+    names = Names(set(), set(), set(), set(), set())
+    for operation in operations:
+        _NAMING[type(operation)](names, operation)
+    return names
+
+
+def _authorize(names: Names, operation: Authorize) -> None:
+    account = operation.account
+    if isinstance(account, int):
+        names.ids.add(account)
+    else:
+        names.keys.add(account)
+    if operation.caps:
+        names.caps.update(cap.key for cap in operation.caps)
+
+
+def _toll(names: Names, operation: Capture | Void | Refund | Reconcile) -> None:
+    names.ids.add(operation.account)
+    names.tolls.add(operation.toll)
+
+
+def _account(names: Names, operation: Revoke) -> None:
+    names.keys.add(operation.account)
+
+
+def _fund(names: Names, operation: Fund) -> None:
+    names.keys.update((operation.account, source_key(operation.payment.rail, operation.credit.asset)))
+    names.spend_keys.add(operation.payment.spend_key)
+
+
+def _claim(names: Names, operation: Claim) -> None:
+    names.keys.update((operation.account, source_key(operation.payment.rail, operation.payment.asset)))
+    names.spend_keys.add(operation.payment.spend_key)
+
+
+def _payment(names: Names, operation: BeginSettlement | CompleteSettlement | EndClaim) -> None:
+    names.spend_keys.add(operation.spend_key)
+
+
+_NAMING: dict[type[Operation], Callable[[Names, Any], None]] = {
+    Authorize: _authorize,
+    Capture: _toll,
+    Void: _toll,
+    Refund: _toll,
+    Reconcile: _toll,
+    Revoke: _account,
+    Fund: _fund,
+    Claim: _claim,
+    BeginSettlement: _payment,
+    CompleteSettlement: _payment,
+    EndClaim: _payment,
+}

@@ -166,6 +166,11 @@ def _translated(connection: Connection) -> Iterator[None]:
         raise DBAPIError("a batch", None, error) from error
 
 
+def version(_connection: Connection) -> int | None:
+    """Other workers write at any time what this batch has not locked."""
+    return None
+
+
 def load(connection: Connection, names: Names) -> Book:
     """Lock the payers of these names; a book with them, the service's own books, tolls and payments."""
     execute = _raw(connection).execute

@@ -106,6 +106,10 @@ class Charge(NamedTuple):
     adjusted: int | None = None
     caps: tuple[Cap, ...] = ()
 
+    def resolved(self, phase: Phase, posted: int) -> "Charge":
+        """The charge of an open toll once that is resolved."""
+        return Charge(self.toll, self.account_id, self.revenue_id, self.held, self.route, phase, posted, caps=self.caps)
+
     @property
     def earned(self) -> int:
         """What the toll has cost so far, corrections included."""
@@ -189,7 +193,8 @@ class Book:
         """The account of that key, opened empty when there is none."""
         account = self._by_key.get(key)
         if account is None:
-            account = Account(self._allocate_id(), key, kind, asset, expires_at=expires_at)
+            account = Account(self.next_id, key, kind, asset, expires_at=expires_at)
+            self.next_id += 1
             self.accounts[account.id] = self._by_key[key] = account
             self.opened.append(account)
         return account
@@ -205,9 +210,10 @@ class Book:
         route: str | None = None,
     ) -> int:
         """Add a transfer to the journal; its id. Balances are the caller's to move."""
-        transfer = Transfer(self._allocate_id(), debit, credit, amount, kind, phase, toll_id, route)
-        self.transfers.append(transfer)
-        return transfer.id
+        id_ = self.next_id
+        self.next_id = id_ + 1
+        self.transfers.append(Transfer(id_, debit, credit, amount, kind, phase, toll_id, route))
+        return id_
 
     def left(self, cap: Cap) -> int:
         """What may still be promised and spent under a cap."""
@@ -227,11 +233,6 @@ class Book:
             self.new_payments.append(spend_key)
         elif spend_key not in self.new_payments:
             self.changed_payments.add(spend_key)
-
-    def _allocate_id(self) -> int:
-        allocated = self.next_id
-        self.next_id += 1
-        return allocated
 
 
 @cache

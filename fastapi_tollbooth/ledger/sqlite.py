@@ -118,6 +118,11 @@ def roll_back(connection: Connection) -> None:
     connection.exec_driver_sql("ROLLBACK")
 
 
+def version(connection: Connection) -> int | None:
+    """A number that changes when another connection has written (https://sqlite.org/pragma.html#pragma_data_version)."""
+    return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+
+
 def load(connection: Connection, names: Names) -> Book:
     """A book with the accounts, tolls and payments of these names, and the accounts behind the payments."""
     payments = _payments(connection, names.spend_keys) if names.spend_keys else []

@@ -5,9 +5,9 @@ Synchronous, and used by one thread at a time: the writer's.
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -17,8 +17,9 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.ledger import schema, sqlite
 from fastapi_tollbooth.ledger.book import apply
-from fastapi_tollbooth.ledger.operations import Names, Operation, Outcome, Refused
-from fastapi_tollbooth.ledger.records import Book, Charge, revenue_key
+from fastapi_tollbooth.ledger.memory import Memory
+from fastapi_tollbooth.ledger.operations import Names, Operation, Outcome, Refused, names_of
+from fastapi_tollbooth.ledger.records import Book, revenue_key
 from fastapi_tollbooth.money import Asset
 
 try:
@@ -30,10 +31,6 @@ logger = logging.getLogger("fastapi_tollbooth.ledger")
 
 T = TypeVar("T")
 
-OPEN_TOLLS = 100_000
-REMEMBERED_SECONDS = 900.0
-"""What was promised is remembered for one to three times as long. Then the journal says what became of it: by an hour
-it may have been archived, and with it the rows that keep it from being resolved twice (`archive.KEPT`)."""
 _ATTEMPTS = 5
 
 _OF_PARENTS: list[Connection | None] = []
@@ -64,6 +61,9 @@ class Dialect(Protocol):
     def roll_back(self, connection: Connection) -> None:
         """End the transaction as if it had not been; an error when there is none."""
 
+    def version(self, connection: Connection) -> int | None:
+        """Inside a transaction: what changes when another connection writes; None if that cannot be told."""
+
     def load(self, connection: Connection, names: Names) -> Book:
         """What the journal says of these names, as nobody else can change it until the transaction ends."""
 
@@ -90,11 +90,7 @@ class Store:
         self._connection: Connection | None = None
         self._file: tuple[int, int] | None = None
         self._process = 0
-        # What this process has promised and not yet resolved. Should another process resolve one first, the unique
-        # index on resolutions fails the batch, this memory is dropped, and the next try loads the truth.
-        self._open: dict[int, Charge] = {}
-        self._older: dict[int, Charge] = {}
-        self._turned = time.monotonic()
+        self._memory = Memory()
 
     def transact(self, groups: Sequence[Sequence[Operation]]) -> list[list[Outcome]]:
         """Run groups of operations in order, in one durable transaction; a group stops at its first refusal."""
@@ -103,54 +99,36 @@ class Store:
                 return self._transact(groups)
             except IntegrityError:
                 # Another process spent the same payment or resolved the same toll first: load again and decide anew.
-                self._forget()
+                continue
         return self._transact(groups)
 
     def _transact(self, groups: Sequence[Sequence[Operation]]) -> list[list[Outcome]]:
-        operations = [operation for group in groups for operation in group]
-        with self._transaction(self._dialect.BEGIN, batching=True) as connection:
-            book = self._load(connection, operations)
-            outcomes = [_apply_group(book, group) for group in groups]
-            if book.is_changed:
-                self._dialect.save(connection, book)
-        self._remember(book)
+        names = names_of(chain.from_iterable(groups))
+        names.keys.update(_STANDING_KEYS)
+        try:
+            with self._transaction(self._dialect.BEGIN, batching=True) as connection:
+                book = self._load(connection, names)
+                outcomes = [_apply_group(book, group) for group in groups]
+                if book.is_changed:
+                    self._dialect.save(connection, book)
+        except BaseException:
+            self._memory.forget()
+            raise
+        self._memory.remember(book, names.keys)
         return outcomes
 
-    def _load(self, connection: Connection, operations: Sequence[Operation]) -> Book:
-        names = Names(set(), set(_STANDING_KEYS), set(), set(), set())
-        for operation in operations:
-            names.add(operation)
-        self._forget_old()
-        known = {toll: self._open.get(toll) or self._older[toll] for toll in names.tolls if self._knows(toll)}
+    def _load(self, connection: Connection, names: Names) -> Book:
+        known = self._memory.take_tolls(names.tolls)
         names.tolls.difference_update(known)
         names.caps.update(cap.key for charge in known.values() for cap in charge.caps)
-        book = self._dialect.load(connection, names)
+        version = self._dialect.version(connection)
+        book = self._memory.book(names, version) or self._dialect.load(connection, names)
         book.charges.update(known)
         return book
 
-    def _remember(self, book: Book) -> None:
-        for toll, charge in book.charges.items():
-            if charge.resolved_by is not None:
-                self._open.pop(toll, None)
-                self._older.pop(toll, None)
-            elif len(self._open) < OPEN_TOLLS:
-                self._open[toll] = charge
-
-    def _knows(self, toll: int) -> bool:
-        return toll in self._open or toll in self._older
-
-    def _forget(self) -> None:
-        self._open.clear()
-        self._older.clear()
-
-    def _forget_old(self) -> None:
-        elapsed = time.monotonic() - self._turned
-        if elapsed >= REMEMBERED_SECONDS:
-            self._older = self._open if elapsed < 2 * REMEMBERED_SECONDS else {}
-            self._open, self._turned = {}, self._turned + elapsed
-
     def execute(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction of its own, beside which no other process executes any."""
+        self._memory.forget_accounts()
         with self._transaction(self._dialect.BEGIN_ALONE) as connection:
             return work(connection)
 
@@ -227,7 +205,7 @@ class Store:
             )
         _OF_PARENTS.append(self._connection)  # not closed: that would end the parent's session
         self._connection = None
-        self._forget()
+        self._memory.forget()
 
     def _connect(self) -> Connection:
         if self._connection is not None and self._process != os.getpid():
@@ -235,7 +213,7 @@ class Store:
         if self.path is not None and self._file is not None and self._file != _identity(self.path):
             # Somebody put another file in its place, such as a backup. What this one says is no longer the truth.
             self.close()
-            self._forget()
+            self._memory.forget()
         if self._connection is None:
             with ExitStack() as on_failure:
                 connection = on_failure.enter_context(self._unchecked())
