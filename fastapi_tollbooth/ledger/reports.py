@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, literal_column, or_, select
 
 from fastapi_tollbooth.ledger.records import Kind, PaymentState
 from fastapi_tollbooth.ledger.tables import metadata
@@ -26,6 +26,10 @@ _transfer = metadata.tables["tollbooth_transfer"]
 _payment = metadata.tables["tollbooth_payment"]
 _checkpoint = metadata.tables["tollbooth_checkpoint"]
 _charge, _refund, _adjust = (_transfer.alias(name) for name in ("charge", "refund", "adjust"))
+
+# Written out, and beside the columns of a partial index: else databases do not see that it has all that is asked for.
+_IS_POSTED = _transfer.c.phase == literal_column("'post'")
+_IS_NO_CHARGE = _transfer.c.kind != literal_column("'charge'")
 
 
 class Balance(NamedTuple):
@@ -145,11 +149,11 @@ def statement(
         moved,
     ]
     spent = _transfer.c.debit_account_id == payer.c.id
-    received = (_transfer.c.credit_account_id == payer.c.id) & (_transfer.c.kind != "charge")
+    received = (_transfer.c.credit_account_id == payer.c.id) & _IS_NO_CHARGE
     movements: Select[Any] = (
         select(*columns)
         .join(payer, or_(spent, received) if account is None else payer.c.key == account)
-        .where(payer.c.kind == "payer", _transfer.c.phase == "post")
+        .where(payer.c.kind == "payer", _IS_POSTED)
         .order_by(_transfer.c.id)
         .limit(CHUNK)
     )
@@ -157,8 +161,8 @@ def statement(
         key = select(_account.c.id).where(_account.c.key == account).scalar_subquery()
         movements = movements.where(
             or_(
-                _transfer.c.debit_account_id == key,
-                (_transfer.c.credit_account_id == key) & (_transfer.c.kind != "charge"),
+                (_transfer.c.debit_account_id == key) & _IS_POSTED,
+                (_transfer.c.credit_account_id == key) & _IS_NO_CHARGE,
             )
         )
     for row in _in_chunks(connection, movements):

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.ledger.tables import metadata
 
-FIRST, HEAD = "0001", "0006"
+FIRST, HEAD = "0001", "0007"
 VERSION_TABLE = "tollbooth_alembic_version"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 

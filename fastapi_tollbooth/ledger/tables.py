@@ -102,7 +102,13 @@ class TransferRow(TollboothTable, table=True):
             postgresql_where=text("toll_id IS NOT NULL"),
         ),
         # The statement of an account: what it paid, and the far fewer rows of what it received.
-        Index("ix_tollbooth_transfer_debit_account_id_id", "debit_account_id", "id"),
+        Index(
+            "ix_tollbooth_transfer_debit_account_id_id",
+            "debit_account_id",
+            "id",
+            sqlite_where=text("phase = 'post'"),
+            postgresql_where=text("phase = 'post'"),
+        ),
         Index(
             "ix_tollbooth_transfer_credit_account_id_id",
             "credit_account_id",
