@@ -23,7 +23,7 @@ from fastapi_tollbooth.request_facts import body_of
 from fastapi_tollbooth.responses import ensure_answered
 from fastapi_tollbooth.routes import Gate, gate_of, methods_of, template_of
 from fastapi_tollbooth.rules import Rule
-from fastapi_tollbooth.settlement import visit_of
+from fastapi_tollbooth.settlement import Visit, visit_of
 from fastapi_tollbooth.terms import FreeTier, Settle
 from fastapi_tollbooth.toll import Toll
 from fastapi_tollbooth.tollbooth import Tollbooth
@@ -39,7 +39,7 @@ async def get_tollbooth(connection: HTTPConnection) -> Tollbooth:
     Raises:
         ConfigurationError: no tollbooth is installed on the application.
     """
-    return _engine(connection)
+    return _engine(connection, visit_of(connection))
 
 
 class Priced(Gate):
@@ -83,29 +83,30 @@ class Priced(Gate):
         if visit.toll is not None:
             return visit.toll
         gate = gate_of(connection.scope) or self
-        if not isinstance(gate, Priced) or (gate is not self and gate._dependencies):
+        if gate is not self and (not isinstance(gate, Priced) or gate._dependencies):
             visit.deferred = True
             return _TakenElsewhere()  # type: ignore[return-value]
-        visit.engine = tollbooth = _engine(connection)
+        visit.engine = tollbooth = _engine(connection, visit)
         if _is_preflight(connection):
             # Never charged, so never served by the handler either: what may be asked is all that there is to know.
             raise HTTPException(200, "OK", {"Allow": ", ".join(sorted(methods_of(connection.scope)))})
         try:
             compute = gate.computation(connection, dependencies if gate is self else {})
-            visit.toll = await tollbooth.authorize(gate.price, connection, compute)
+            visit.toll = toll = await tollbooth.authorize(gate.price, connection, compute)
         except (Refusal, Answered) as ended:
             ensure_answered(connection.scope)
             visit.deferred = visit.deferred and not isinstance(ended, Answered)
             if isinstance(ended, Refusal) and ended.status >= 500:
                 tollbooth.failed(ended, None)
             raise
-        return visit.toll
+        return toll
 
     async def refuse_early(self, connection: HTTPConnection) -> None:
         """Refuse before the body is read, if the request's head brings no credential."""
         if not _is_preflight(connection):
             ensure_answered(connection.scope)
-            await _engine(connection).refuse_unpaid(self.price, connection, self.computation(connection, {}))
+            tollbooth = _engine(connection, visit_of(connection))
+            await tollbooth.refuse_unpaid(self.price, connection, self.computation(connection, {}))
 
     def computation(self, connection: HTTPConnection, dependencies: Mapping[str, Any]) -> Compute | None:
         """The pricing function with its arguments; None where the price has none."""
@@ -204,11 +205,11 @@ class _TakenElsewhere:
         )
 
 
-def _engine(connection: HTTPConnection) -> Tollbooth:
+def _engine(connection: HTTPConnection, visit: Visit) -> Tollbooth:
     # Looked up by hand, not as a sub-dependency: the early gate needs it before dependencies run, and a sub-dependency
     # costs every paid request about a tenth of what FastAPI itself does.
-    overrides = getattr(connection.scope.get("app"), "dependency_overrides", {})
-    engine: object = overrides[get_tollbooth]() if get_tollbooth in overrides else visit_of(connection).engine
+    overrides = getattr(connection.scope.get("app"), "dependency_overrides", None)
+    engine: object = overrides[get_tollbooth]() if overrides and get_tollbooth in overrides else visit.engine
     if not isinstance(engine, Tollbooth):
         raise ConfigurationError(
             "unusable_override", "an override of get_tollbooth is a plain function that returns a Tollbooth"

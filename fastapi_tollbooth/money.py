@@ -15,6 +15,7 @@ MAX_AMOUNT = 2**63 - 1
 MSAT_PER_SAT = 1_000
 MSAT_PER_BTC = 100_000_000_000
 MICRO_PER_USD = 1_000_000
+_MICRO_PER_CENT = 10_000
 
 _WHOLE = r"(0|[1-9][0-9]{0,18})"
 _DOLLARS = re.compile(rf"\${_WHOLE}(?:\.([0-9]+))?")
@@ -33,7 +34,7 @@ class Asset(StrEnum):
 _DECIMALS = {"USD": 6, "sat": 3, "sats": 3, "msat": 0}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Money:
     """An amount that is never negative, in the smallest unit of its asset.
 
@@ -44,11 +45,13 @@ class Money:
     amount: int
     asset: Asset
 
-    def __post_init__(self) -> None:
-        if type(self.amount) is not int or not 0 <= self.amount <= MAX_AMOUNT:
+    def __init__(self, amount: int, asset: Asset) -> None:
+        if type(amount) is not int or not 0 <= amount <= MAX_AMOUNT:
             raise ConfigurationError(
-                "amount_out_of_range", f"an amount of money is an integer from 0 to {MAX_AMOUNT}, not {self.amount!r}"
+                "amount_out_of_range", f"an amount of money is an integer from 0 to {MAX_AMOUNT}, not {amount!r}"
             )
+        object.__setattr__(self, "amount", amount)
+        object.__setattr__(self, "asset", asset)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -111,9 +114,10 @@ class Money:
 
     def __str__(self) -> str:
         if self.asset is Asset.USD:
-            whole, micro = divmod(self.amount, MICRO_PER_USD)
-            cents, rest = divmod(micro, 10_000)
-            return f"${whole}.{f'{micro:06d}'.rstrip('0')}" if rest else f"${whole}.{cents:02d}"
+            cents, rest = divmod(self.amount, _MICRO_PER_CENT)
+            digits = str(cents).zfill(3)
+            text = f"${digits[:-2]}.{digits[-2:]}"
+            return text + f"{rest:04d}".rstrip("0") if rest else text
         sats, msat = divmod(self.amount, MSAT_PER_SAT)
         return f"{self.amount} msat" if msat else f"{sats} sat"
 

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from fastapi_tollbooth.errors import AmbiguousRequest, ConfigurationError, PricingFailed
@@ -33,7 +34,7 @@ class Decision(NamedTuple):
     tier: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class RoutePrice:
     """The declared price of a route; `declare` makes and checks it."""
 
@@ -61,18 +62,18 @@ class RoutePrice:
             return "function"
         return "default" if self.known is None else "static"
 
-    @property
+    @cached_property
     def known(self) -> Money | None:
         """The price, where it is the same for every request."""
         dynamic = self.rules or self.tiers is not None or self.models is not None or self.function is not None
         return None if dynamic else (self.static if self.static is not None else self.fallback)
 
-    @property
+    @cached_property
     def reads_body(self) -> bool:
         """Whether the price depends on the request's body, so that it must be read before the caller is answered."""
         return "body" in self.sources or not {"body", "request"}.isdisjoint(self.function_facts)
 
-    @property
+    @cached_property
     def sources(self) -> frozenset[Source]:
         """What match rules, tiers or models read."""
         found = {source for rule in self.rules for source in rule.sources}
@@ -82,7 +83,7 @@ class RoutePrice:
             found.add("body")
         return frozenset(found)
 
-    @property
+    @cached_property
     def function_facts(self) -> tuple[str, ...]:
         """The facts that the pricing function asks for by name."""
         if self.function is None:

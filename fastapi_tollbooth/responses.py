@@ -81,9 +81,12 @@ def answered_response(answered: Answered) -> Response:
 def with_receipt(headers: Iterable[tuple[bytes, bytes]], receipt: Receipt) -> list[tuple[bytes, bytes]]:
     """The headers of a paid answer: no cache is to give it to others, unless the handler wants that."""
     lines = list(headers)
-    lines += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in receipt.headers]
-    if b"cache-control" not in [name.lower() for name, _ in lines]:
-        lines.append((b"cache-control", b"private"))
+    for name, value in receipt.headers:
+        lines.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+    for line in lines:
+        if line[0].lower() == b"cache-control":
+            return lines
+    lines.append((b"cache-control", b"private"))
     return lines
 
 

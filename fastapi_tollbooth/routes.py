@@ -70,9 +70,9 @@ def takes_untyped_json(scope: Scope) -> bool:
 
 def template_of(scope: Scope) -> str:
     """The route's path template with every prefix, such as ``/v1/items/{id}``."""
-    path = str(getattr(_context(scope), "path_format", None) or scope.get("path", ""))
-    root = str(scope.get("root_path", ""))
-    mounted_at = root[len(str(scope.get("app_root_path", root))) :]
+    path = getattr(_context(scope), "path_format", None) or scope.get("path", "")
+    root = scope.get("root_path", "")
+    mounted_at = root and root[len(scope.get("app_root_path", root)) :]
     return _fit_for_a_database(_mount_template(mounted_at, scope) + path if mounted_at else path)
 
 

@@ -28,7 +28,7 @@ from fastapi_tollbooth.keeping import Keeping
 from fastapi_tollbooth.rails import Receipt
 from fastapi_tollbooth.responses import answer, ensure_answered, with_receipt
 from fastapi_tollbooth.routes import gate_of
-from fastapi_tollbooth.toll import Quote, Toll
+from fastapi_tollbooth.toll import Quote, State, Toll
 
 logger = logging.getLogger("fastapi_tollbooth")
 
@@ -148,7 +148,7 @@ class _Exchange:
         if toll is None:
             is_plain = self._is_http and not self._visit.deferred
             return self._send(message) if is_plain else self._send_untolled(message)
-        if not toll.is_open:
+        if toll.state is not State.AUTHORIZED:
             return self._send(message)
         if self._metering is not None:
             return self._send_metered(toll, message)

@@ -1,7 +1,7 @@
 """Settling one toll with whoever took its money: a rail, or the free tier."""
 
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi_tollbooth.errors import CredentialRefused, PaymentRequired, Refusal
@@ -13,8 +13,11 @@ logger = logging.getLogger("fastapi_tollbooth")
 
 T = TypeVar("T")
 
+Unpaid = Callable[[str], None]
+"""Is told the name of a payer whose money did not come after the handler had done its work."""
 
-async def hold(taker: Settles, toll: Toll) -> Receipt:
+
+async def hold(taker: Settles, toll: Toll, note_unpaid: Unpaid) -> Receipt:
     """Make sure of the money of an open metered toll before its response starts.
 
     Raises:
@@ -24,10 +27,10 @@ async def hold(taker: Settles, toll: Toll) -> Receipt:
     try:
         return await _settled(taker, taker.hold(toll))
     except CredentialRefused as refused:
-        raise await _unpaid(taker, toll, refused) from refused
+        raise await _unpaid(taker, toll, refused, note_unpaid) from refused
 
 
-async def capture(taker: Settles, toll: Toll) -> Receipt:
+async def capture(taker: Settles, toll: Toll, note_unpaid: Unpaid) -> Receipt:
     """Earn what an open toll costs.
 
     Raises:
@@ -37,7 +40,7 @@ async def capture(taker: Settles, toll: Toll) -> Receipt:
     try:
         receipt = await _settled(taker, taker.capture(toll))
     except CredentialRefused as refused:
-        raise await _unpaid(taker, toll, refused) from refused
+        raise await _unpaid(taker, toll, refused, note_unpaid) from refused
     toll.advance(Event.CAPTURE)
     return receipt
 
@@ -57,7 +60,8 @@ def _settled(taker: Settles, settlement: Coroutine[Any, Any, T]) -> Awaitable[T]
     return guarded(settlement) if taker.settles_elsewhere else settlement
 
 
-async def _unpaid(taker: Settles, toll: Toll, refused: CredentialRefused) -> PaymentRequired:
+async def _unpaid(taker: Settles, toll: Toll, refused: CredentialRefused, note_unpaid: Unpaid) -> PaymentRequired:
     await void(taker, toll)
+    note_unpaid(toll.payer)
     members = {"price": str(toll.price), **refused.members}
     return PaymentRequired(refused.reason, refused.detail, headers=refused.headers, members=members)

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
 from typing import Any
@@ -13,12 +13,12 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Route
 
 from fastapi_tollbooth import observe, taker
-from fastapi_tollbooth.access import ClientResolver, name_of
+from fastapi_tollbooth.access import ClientResolver, client_of, name_of
 from fastapi_tollbooth.admission import Admission
 from fastapi_tollbooth.background import Background
 from fastapi_tollbooth.challenges import NO_CREDENTIAL, payment_required, presented, toll_of
 from fastapi_tollbooth.credits import credit_routes
-from fastapi_tollbooth.errors import CredentialRefused, PaymentRequired, Refusal
+from fastapi_tollbooth.errors import CredentialRefused, Refusal
 from fastapi_tollbooth.free_tier import EXHAUSTED
 from fastapi_tollbooth.hardening import require_safe
 from fastapi_tollbooth.hooks import Hooks
@@ -257,7 +257,10 @@ class Tollbooth(Hooks):
             return known._replace(connection=connection)
         if self._on_request:
             await self.admit(connection)
-        client = await name_of(connection, self.settings.trusted_proxies, self._client)
+        if self._client is None:
+            client = client_of(connection.scope, self.settings.trusted_proxies)
+        else:
+            client = await name_of(connection, self.settings.trusted_proxies, self._client)
         quote = await quoted(price, connection, client, self.settings.default_price, compute)
         return await self.requoted(connection, quote, price.max_price) if self._on_price_resolved else quote
 
@@ -279,7 +282,9 @@ class Tollbooth(Hooks):
 
     async def hold(self, toll: Toll) -> Receipt:
         """Make sure of the money of a metered toll before its response starts; raises as `capture` does."""
-        return await self._settle(taker.hold, toll)
+        if not toll.is_open:
+            return Receipt()
+        return await taker.hold(self._takers[toll.rail], toll, self.admission.settlement_failed)
 
     async def capture(self, toll: Toll) -> Receipt:
         """Earn the money of a toll whose request succeeded. Doing it again changes nothing.
@@ -288,27 +293,17 @@ class Tollbooth(Hooks):
             PaymentRequired: the money did not come; the toll is void and the response must be withheld.
             Unavailable: whether it came is unknown; the toll stays open and the response must be withheld.
         """
-        was_open = toll.is_open
-        receipt = await self._settle(taker.capture, toll)
-        if was_open and toll.payer:
+        if not toll.is_open:
+            return Receipt()
+        receipt = await taker.capture(self._takers[toll.rail], toll, self.admission.settlement_failed)
+        if toll.payer:
             self.settled(toll)
         return receipt
 
-    async def _settle(self, how: Callable[[Settles, Toll], Awaitable[Receipt]], toll: Toll) -> Receipt:
-        taken_by = self._takers.get(toll.rail)
-        if taken_by is None or not toll.is_open:
-            return Receipt()
-        try:
-            return await how(taken_by, toll)
-        except PaymentRequired:
-            self.admission.settlement_failed(toll.payer)
-            raise
-
     async def void(self, toll: Toll) -> None:
         """Give the money of a toll back: its request did not succeed. Doing it again changes nothing."""
-        taken_by = self._takers.get(toll.rail)
-        if taken_by is not None and toll.is_open:
-            await taker.void(taken_by, toll)
+        if toll.is_open:
+            await taker.void(self._takers[toll.rail], toll)
 
     async def reconcile(self, toll: Toll | str | int, actual: str | Money) -> Money:
         """Correct a toll to what its request really cost; what it costs then. Once per toll, however often asked.

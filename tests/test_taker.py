@@ -43,11 +43,15 @@ def toll() -> Toll:
     return Toll("7", CENT, CENT, None, "payer", "taker", "/")
 
 
+def no_one(payer: str) -> None:
+    raise AssertionError(f"{payer} has paid, or may have")
+
+
 async def test_a_toll_is_held_and_captured() -> None:
     taker, of = Taker(), toll()
-    assert (await hold(taker, of)).headers == (("X-Held", "1"),)
+    assert (await hold(taker, of, no_one)).headers == (("X-Held", "1"),)
     assert of.is_open
-    assert (await capture(taker, of)).headers == (("X-Paid", "1"),)
+    assert (await capture(taker, of, no_one)).headers == (("X-Paid", "1"),)
     assert taker.calls == ["hold", "capture"]
     assert of.state is State.CAPTURED
 
@@ -55,14 +59,16 @@ async def test_a_toll_is_held_and_captured() -> None:
 @pytest.mark.parametrize("settle", [hold, capture])
 async def test_money_that_does_not_come_voids_the_toll(settle: Any) -> None:
     taker, of = Taker(CredentialRefused("settlement_failed", "No.", members={"why": "funds"})), toll()
+    unpaid: list[str] = []
     with pytest.raises(PaymentRequired) as refused:
-        await settle(taker, of)
+        await settle(taker, of, unpaid.append)
     assert (refused.value.reason, refused.value.members["price"], refused.value.members["why"]) == (
         "settlement_failed",
         "$0.01",
         "funds",
     )
     assert taker.calls[-1] == "void"
+    assert unpaid == ["payer"]
     assert of.state is State.VOIDED
 
 
@@ -70,7 +76,7 @@ async def test_money_that_does_not_come_voids_the_toll(settle: Any) -> None:
 async def test_what_is_unknown_leaves_the_toll_open(settle: Any) -> None:
     taker, of = Taker(Unavailable("settlement_unknown", "Wait.")), toll()
     with pytest.raises(Unavailable):
-        await settle(taker, of)
+        await settle(taker, of, no_one)
     assert of.is_open
 
 

@@ -151,7 +151,7 @@ class L402Rail:
             await check_owned(self._caveats, bounds.owned, quote.connection)
         if quote.admit is not None:
             await quote.admit(verified.account)
-        if verified.tops_up and not verified.credited:
+        if not verified.credited and verified.tops_up:
             # Its account is there already, so nothing but the ledger's own records tells whether it was credited.
             verified = await self._ensure_credited(credential, verified)
         amount = self._in_asset_of(quote.price, verified.token.identifier.credit.asset)

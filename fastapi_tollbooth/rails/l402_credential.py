@@ -41,10 +41,19 @@ class L402Credential:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a credential was found to be. ``credited`` once its payment is known to be in the ledger."""
+    """What a credential was found to be.
+
+    Attributes:
+        token: What it says.
+        bounds: What it is good for.
+        account: The key of the account behind it.
+        account_id: The account's id, once that is known.
+        credited: Whether its payment is known to be in the ledger.
+    """
 
     token: Token
     bounds: Bounds
+    account: str
     account_id: int | None = None
     credited: bool = False
 
@@ -52,11 +61,6 @@ class Verified:
     def tops_up(self) -> bool:
         """Whether its payment credits an account that was there before."""
         return self.bounds.account is not None and self.token.identifier.kind is Kind.INVOICE
-
-    @property
-    def account(self) -> str:
-        """The key of the account behind it."""
-        return self.bounds.account or account_key(self.token.identifier.payment_hash)
 
 
 def account_key(payment_hash: bytes) -> str:
@@ -66,12 +70,12 @@ def account_key(payment_hash: bytes) -> str:
 
 def find(headers: RawHeaders) -> L402Credential | None:
     """The lines that carry an L402 credential; other schemes of ``Authorization`` are somebody else's."""
-    lines = [
-        (name, value)
-        for name, value in headers
-        if name in _HEADERS and (name in _HEX_HEADERS or value.lstrip()[:4].lower() in _SCHEMES)
-    ]
-    return L402Credential(tuple(lines)) if lines else None
+    lines = tuple([line for line in headers if line[0] in _HEADERS and _is_ours(*line)])
+    return L402Credential(lines) if lines else None
+
+
+def _is_ours(name: bytes, value: bytes) -> bool:
+    return name in _HEX_HEADERS or value.lstrip()[:4].lower() in _SCHEMES
 
 
 def parse(credential: L402Credential) -> tuple[bytes, bytes]:
@@ -108,7 +112,8 @@ def verify(keys: KeyRing, service: str, known: Collection[str], presented: tuple
     token = open_token(keys, raw)
     if not hmac.compare_digest(hashlib.sha256(preimage).digest(), token.identifier.payment_hash):
         raise CredentialRefused("wrong_preimage", "The preimage does not belong to this macaroon's payment.")
-    return Verified(token, judge(token, service, known))
+    bounds = judge(token, service, known)
+    return Verified(token, bounds, bounds.account or account_key(token.identifier.payment_hash))
 
 
 def _parse_authorization(line: bytes) -> tuple[bytes, bytes]:
