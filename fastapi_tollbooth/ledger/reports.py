@@ -27,7 +27,7 @@ _payment = metadata.tables["tollbooth_payment"]
 _checkpoint = metadata.tables["tollbooth_checkpoint"]
 _charge, _refund, _adjust = (_transfer.alias(name) for name in ("charge", "refund", "adjust"))
 
-# Written out, and beside the columns of a partial index: else databases do not see that it has all that is asked for.
+# In the words of partial indexes, and beside their columns: else databases do not see that these hold all that matters.
 _IS_POSTED = _transfer.c.phase == literal_column("'post'")
 _IS_NO_CHARGE = _transfer.c.kind != literal_column("'charge'")
 
@@ -152,6 +152,7 @@ def statement(
     received = (_transfer.c.credit_account_id == payer.c.id) & _IS_NO_CHARGE
     movements: Select[Any] = (
         select(*columns)
+        .select_from(_transfer)
         .join(payer, or_(spent, received) if account is None else payer.c.key == account)
         .where(payer.c.kind == "payer", _IS_POSTED)
         .order_by(_transfer.c.id)

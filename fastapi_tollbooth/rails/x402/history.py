@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, func, or_, select, text
 
 from fastapi_tollbooth.ledger.records import PaymentState
 from fastapi_tollbooth.ledger.tables import metadata
@@ -17,6 +17,9 @@ LIMIT = 500
 NOT_MADE = (PaymentState.RELEASED, PaymentState.FAILED, PaymentState.CLAIMED)
 
 _payment = metadata.tables["tollbooth_payment"]
+
+# In the words of the partial index that has these few payments: else all there ever were are looked at.
+_IS_UNSETTLED = text("state IN ('claimed', 'settling', 'unknown')")
 
 
 class Known(NamedTuple):
@@ -69,7 +72,7 @@ def abandoned(claims: timedelta, settling: timedelta) -> Callable[[Connection], 
         old_settling = and_(_payment.c.state == PaymentState.SETTLING, _payment.c.updated_at < now - settling)
         query = (
             select(_payment.c.spend_key, *_columns)
-            .where(_payment.c.rail == "x402")
+            .where(_payment.c.rail == "x402", _IS_UNSETTLED, _payment.c.updated_at <= now)
             .where(or_(old_claim, old_settling, _payment.c.state == PaymentState.UNKNOWN))
             # Any of them: those that stay unknown must not stand before the others for ever.
             .order_by(func.random())
