@@ -78,5 +78,5 @@ def _ready(app: FastAPI) -> FastAPI:
     if os.environ.get(TUNED_GC) == "true":
         gc.collect()
         gc.freeze()
-        gc.set_threshold(10_000, 10, 10)
+        gc.set_threshold(50_000, 10, 10)
     return app

@@ -4,6 +4,7 @@ import html
 import inspect
 from collections.abc import Iterable
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Any
 
 from pydantic_core import to_json
@@ -17,6 +18,7 @@ from fastapi_tollbooth.rails import Answered, Receipt
 PROBLEM_JSON = "application/problem+json"
 VARY = b"Accept, Authorization, PAYMENT-SIGNATURE"
 
+_NAME = itemgetter(0)
 _JSON_TYPES = (PROBLEM_JSON, "application/json")
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -83,10 +85,8 @@ def with_receipt(headers: Iterable[tuple[bytes, bytes]], receipt: Receipt) -> li
     lines = list(headers)
     for name, value in receipt.headers:
         lines.append((name.lower().encode("latin-1"), value.encode("latin-1")))
-    for line in lines:
-        if line[0].lower() == b"cache-control":
-            return lines
-    lines.append((b"cache-control", b"private"))
+    if b"cache-control" not in map(bytes.lower, map(_NAME, lines)):
+        lines.append((b"cache-control", b"private"))
     return lines
 
 

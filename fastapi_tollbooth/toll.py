@@ -89,8 +89,10 @@ class Toll:
         tier: The tier that was chosen, where the route has tiers.
         caveats: The owner's conditions in the credential, those alone that the service minted.
         metered: Whether the price is only held, and what the handler uses of it is charged.
-        cost: What the handler has decided that the request costs, in the asset of ``price``; None leaves it at that.
+        authorization: What the rail needs to settle it.
         keeping: Gets the response before the toll is captured, where the rail wants it.
+        cost: What the handler has decided that the request costs, in the asset of ``price``; None leaves it at that.
+        state: Where it is in its life.
     """
 
     id: str
@@ -104,10 +106,10 @@ class Toll:
     tier: str | None = None
     caveats: Mapping[str, str] = field(default_factory=dict)
     metered: bool = False
-    cost: Money | None = None
-    state: State = State.AUTHORIZED
     authorization: Any = field(default=None, repr=False)
     keeping: Keeping | None = field(default=None, repr=False)
+    cost: Money | None = None
+    state: State = State.AUTHORIZED
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> Any:

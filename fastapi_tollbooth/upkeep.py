@@ -22,8 +22,9 @@ from fastapi_tollbooth.settings import TollboothSettings
 logger = logging.getLogger("fastapi_tollbooth.ledger")
 
 SWEEP_SECONDS = 60.0
-YOUNG_OBJECTS = 10_000
-"""How many new objects the garbage collector lets come before it looks at them: Python's own number is 700."""
+YOUNG_OBJECTS = 50_000
+"""How many new objects the garbage collector lets come before it looks at them: more than a few hundred requests make
+that wait for one commit, each about a hundred. Python's own number is 700."""
 
 
 class Recovered(NamedTuple):

@@ -76,7 +76,7 @@ assert frozen() == 0, "it is the owner's process"
 assert gc.get_threshold() == usual
 first = frozen(tune_gc=True)
 assert first > 10_000
-assert gc.get_threshold() == (10_000, *usual[1:])
+assert gc.get_threshold() == (50_000, *usual[1:])
 gc.set_threshold(0)
 assert frozen(tune_gc=True) <= first, "once per process"
 assert gc.get_threshold()[0] == 0, "whoever switches it off has switched it off"

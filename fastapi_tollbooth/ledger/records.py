@@ -108,7 +108,7 @@ class Charge(NamedTuple):
 
     def resolved(self, phase: Phase, posted: int) -> "Charge":
         """The charge of an open toll once that is resolved."""
-        return Charge(self.toll, self.account_id, self.revenue_id, self.held, self.route, phase, posted, caps=self.caps)
+        return Charge(*self[:5], phase, posted, None, None, self.caps)
 
     @property
     def earned(self) -> int:

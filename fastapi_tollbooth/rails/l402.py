@@ -244,7 +244,7 @@ class L402Rail:
         charge = toll.charge
         used = None if charge is toll.amount else charge.amount
         is_late = not toll.metered and time.monotonic() - began > EARLY * self._settings.toll_deadline
-        capture = Capture(authorized.account_id, authorized.toll, used, served=not is_late)
+        capture = Capture(authorized.account_id, authorized.toll, used, not is_late)
         if not is_late:
             self._ledger.apply_later(capture)
         elif (await self._ledger.apply(capture))[-1] != Resolved("post"):
