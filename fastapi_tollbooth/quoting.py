@@ -15,6 +15,14 @@ Compute = Callable[[], Awaitable[Money | None]]
 """Runs a route's pricing function; None where it leaves the price to the fallback."""
 
 
+def standing(price: RoutePrice, connection: HTTPConnection, client: str) -> Quote | None:
+    """What a request costs whose price is the same for all; None where it depends on the request."""
+    if price.known is None:
+        return None
+    route = template_of(connection.scope)
+    return Quote(price.known, route, client, "price", "price", None, None, price.terms, connection)
+
+
 async def quoted(
     price: RoutePrice, connection: HTTPConnection, client: str, default: Money | None, compute: Compute | None
 ) -> Quote:
@@ -25,8 +33,6 @@ async def quoted(
         PricingFailed: the owner's pricing function failed, or nothing stands behind the rules.
     """
     route = template_of(connection.scope)
-    if price.known is not None:
-        return Quote(price.known, route, client, terms=price.terms, connection=connection)
     decision = price.decide(await facts_of(connection, price)) if price.sources else None
     computed = await compute() if decision is None and compute is not None else None
     if decision is None:

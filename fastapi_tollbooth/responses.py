@@ -4,7 +4,6 @@ import html
 import inspect
 from collections.abc import Iterable
 from http import HTTPStatus
-from operator import itemgetter
 from typing import Any
 
 from pydantic_core import to_json
@@ -18,7 +17,6 @@ from fastapi_tollbooth.rails import Answered, Receipt
 PROBLEM_JSON = "application/problem+json"
 VARY = b"Accept, Authorization, PAYMENT-SIGNATURE"
 
-_NAME = itemgetter(0)
 _JSON_TYPES = (PROBLEM_JSON, "application/json")
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -85,7 +83,7 @@ def with_receipt(headers: Iterable[tuple[bytes, bytes]], receipt: Receipt) -> li
     lines = list(headers)
     for name, value in receipt.headers:
         lines.append((name.lower().encode("latin-1"), value.encode("latin-1")))
-    if b"cache-control" not in map(bytes.lower, map(_NAME, lines)):
+    if b"cache-control" not in [line[0].lower() for line in lines]:
         lines.append((b"cache-control", b"private"))
     return lines
 

@@ -110,6 +110,7 @@ class _Exchange:
     """The messages of one request. It knows the scope and the scope must not know it: a cycle would outlive both."""
 
     # On the class, because most requests never set them.
+    is_settled = False
     _left: int | None = None
     _withheld = False
     _accepted = False
@@ -218,6 +219,8 @@ class _Exchange:
             return
         if metering:
             self._metering = asyncio.get_running_loop().create_task(self._end_metering(toll))
+        else:
+            self.is_settled = True
         if is_start:
             message = {**message, "headers": with_receipt(message.get("headers", ()), receipt)}
         await self._send(message)
@@ -317,7 +320,7 @@ class SettlementLayer:
             visit.engine.failed(error, visit.toll)
             raise
         finally:
-            if visit.toll is not None:
+            if visit.toll is not None and not exchange.is_settled:
                 await exchange.close()
 
 

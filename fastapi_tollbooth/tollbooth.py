@@ -34,7 +34,7 @@ from fastapi_tollbooth.openapi import document
 from fastapi_tollbooth.own_routes import OwnRoutes
 from fastapi_tollbooth.payable import require_payable, with_rails
 from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
-from fastapi_tollbooth.quoting import Compute, quoted, require_total
+from fastapi_tollbooth.quoting import Compute, quoted, require_total, standing
 from fastapi_tollbooth.rails import Rail, Receipt, Settles
 from fastapi_tollbooth.rails.configured import can_sign, configured_rails
 from fastapi_tollbooth.rails.l402_routes import l402_routes
@@ -261,7 +261,9 @@ class Tollbooth(Hooks):
             client = client_of(connection.scope, self.settings.trusted_proxies)
         else:
             client = await name_of(connection, self.settings.trusted_proxies, self._client)
-        quote = await quoted(price, connection, client, self.settings.default_price, compute)
+        quote = standing(price, connection, client)
+        if quote is None:
+            quote = await quoted(price, connection, client, self.settings.default_price, compute)
         return await self.requoted(connection, quote, price.max_price) if self._on_price_resolved else quote
 
     def prices(self) -> list[PricedRoute]:

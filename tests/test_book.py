@@ -301,7 +301,7 @@ class _Rules:
 
     def _follow(self, loaded: Book, entry: Transfer) -> None:
         toll = entry.toll_id
-        if toll is None:
+        if not toll:
             return
         claim = next((t for t in self.transfers if t.id == toll and t.kind == "fund"), None)
         if entry.kind == "charge":

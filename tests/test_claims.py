@@ -100,7 +100,7 @@ def test_a_payment_is_claimed_once_and_charged_when_it_is_settled(book: Book) ->
     assert book.payments[KEY].payment.reference == "0xfeed"
     assert reason(book, claim()) is Reason.ALREADY_SPENT
     assert [(t.kind, t.phase, t.toll_id) for t in book.transfers] == [
-        ("fund", "pending", None),
+        ("fund", "pending", 0),
         ("fund", "post", of.toll),
         ("charge", "post", of.toll),
     ]

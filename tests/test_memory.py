@@ -115,7 +115,7 @@ def test_what_is_forgotten_is_not_known() -> None:
 
 def test_open_tolls_are_taken_and_resolved_ones_are_not_kept() -> None:
     known, book = Memory(), written()
-    open_, resolved = Charge(7, 1, 2, 10, "/"), Charge(8, 1, 2, 10, "/").resolved("post", 10)
+    open_, resolved = Charge(7, 1, 2, 10, "/"), Charge(8, 1, 2, 10, "/", "post", 10)
     book.charges |= {7: open_, 8: resolved}
     known.remember(book, ())
     assert known.take_tolls([7, 8, 9]) == {7: open_}

@@ -121,8 +121,8 @@ def _authorize(book: Book, operation: Authorize) -> Outcome:
     amount, payer = money.amount, account.id
     revenue = book.open(revenue_key(account.asset), "book", account.asset).id
     account.pending += amount
-    toll = book.write(payer, revenue, amount, "charge", "pending", None, route)
-    charge = book.charges[toll] = Charge(toll, payer, revenue, amount, route, caps=caps)
+    toll = book.write(payer, revenue, amount, "charge", "pending", 0, route)
+    charge = book.charges[toll] = Charge(toll, payer, revenue, amount, route, None, 0, None, None, caps)
     if caps:
         book.capped.append(charge)
         book.use(caps, amount)
@@ -137,35 +137,35 @@ def _refusal_under(book: Book, cap: Cap, amount: Money) -> Refused | None:
 
 
 def _capture(book: Book, operation: Capture) -> Outcome:
-    if operation.served:
-        charge = book.charges.get(operation.toll)
-        if charge is not None and charge.resolved_by == "void" and charge.adjusted is None:
-            return _capture_late(book, operation, charge)
-    return _resolve(book, operation.account, operation.toll, "post", operation.amount)
+    payer, toll, amount, served = operation
+    charge = book.charges.get(toll)
+    if served and charge is not None and charge.resolved_by == "void" and charge.adjusted is None:
+        return _capture_late(book, operation, charge)
+    return _resolve(book, payer, charge, "post", amount)
 
 
 def _void(book: Book, operation: Void) -> Outcome:
-    return _resolve(book, operation.account, operation.toll, "void", 0)
+    return _resolve(book, operation.account, book.charges.get(operation.toll), "void", 0)
 
 
-def _resolve(book: Book, account_id: int, toll: int, phase: Phase, amount: int | None) -> Outcome:
-    account, charge = book.accounts.get(account_id), book.charges.get(toll)
-    if account is None or charge is None or charge.account_id != account_id:
+def _resolve(book: Book, payer: int, charge: Charge | None, phase: Phase, amount: int | None) -> Outcome:
+    account = book.accounts.get(payer)
+    if account is None or charge is None or charge.account_id != payer:
         return Refused(Reason.UNKNOWN_TOLL)
-    if charge.resolved_by is not None:
-        return Resolved(charge.resolved_by)
-    held = charge.held
+    toll, _, revenue, held, route, resolved_by, _, _, _, caps = charge
+    if resolved_by is not None:
+        return Resolved(resolved_by)
     posted = held if amount is None else amount
     if posted > held:
         return Refused(Reason.INSUFFICIENT, account.balance)
     account.pending -= held
-    if charge.caps:
-        book.use(charge.caps, posted - held)
     if posted:
         account.posted -= posted
-        book.accounts[charge.revenue_id].posted += posted
-    book.write(account_id, charge.revenue_id, posted, "charge", phase, toll, charge.route)
-    book.charges[toll] = charge.resolved(phase, posted)
+        book.accounts[revenue].posted += posted
+    if caps:
+        book.use(caps, posted - held)
+    book.write(payer, revenue, posted, "charge", phase, toll, route)
+    book.charges[toll] = Charge(toll, payer, revenue, held, route, phase, posted, None, None, caps)
     return Resolved(phase)
 
 

@@ -77,7 +77,7 @@ def claim(book: Book, operation: Claim) -> Outcome | Owed:
     source = book.open(source_key(payment.rail, payment.asset), "book", payment.asset)
     account = book.open(operation.account, "payer", payment.asset)
     source.pending += payment.amount
-    toll = book.write(source.id, account.id, payment.amount, "fund", "pending", None, operation.route)
+    toll = book.write(source.id, account.id, payment.amount, "fund", "pending", 0, operation.route)
     if record is None:
         record = PaymentRecord(payment, account.id, PaymentState.CLAIMED, toll)
     else:

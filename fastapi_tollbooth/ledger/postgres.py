@@ -69,8 +69,9 @@ _ADD_ACCOUNTS = _insert("tollbooth_account", rows.NEW_ACCOUNT, "key")
 _ADD_TRANSFERS = """
 INSERT INTO tollbooth_transfer
        (id, debit_account_id, credit_account_id, amount, kind, phase, toll_id, route, created_at)
-SELECT r.*, %s FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[],
-                           %s::bigint[], %s::text[]) AS r
+SELECT id, debit, credit, amount, kind, phase, nullif(toll_id, 0), route, %s
+  FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::text[])
+    AS r (id, debit, credit, amount, kind, phase, toll_id, route)
 """
 _ADD_PAYMENTS = _insert("tollbooth_payment", rows.NEW_PAYMENT, "spend_key")
 _CHANGE_PAYMENTS = _update("tollbooth_payment", rows.CHANGED_PAYMENT)

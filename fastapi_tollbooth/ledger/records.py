@@ -67,8 +67,8 @@ class Account:
 class Transfer(NamedTuple):
     """One row of the append-only journal, written at its book's ``now``.
 
-    A promise has no ``toll_id``: its own id is the toll's. Everything that follows from it carries that id, at most one
-    transfer of each kind.
+    A promise has 0 for a ``toll_id``: its own id is the toll's. Everything that follows from it carries that id, at most
+    one transfer of each kind.
     """
 
     id: int
@@ -77,7 +77,7 @@ class Transfer(NamedTuple):
     amount: int
     kind: Kind
     phase: Phase
-    toll_id: int | None
+    toll_id: int
     route: str | None
 
 
@@ -105,10 +105,6 @@ class Charge(NamedTuple):
     refunded: int | None = None
     adjusted: int | None = None
     caps: tuple[Cap, ...] = ()
-
-    def resolved(self, phase: Phase, posted: int) -> "Charge":
-        """The charge of an open toll once that is resolved."""
-        return Charge(*self[:5], phase, posted, None, None, self.caps)
 
     @property
     def earned(self) -> int:
@@ -206,7 +202,7 @@ class Book:
         amount: int,
         kind: Kind,
         phase: Phase,
-        toll_id: int | None = None,
+        toll_id: int = 0,
         route: str | None = None,
     ) -> int:
         """Add a transfer to the journal; its id. Balances are the caller's to move."""

@@ -75,11 +75,11 @@ def _add_transfers(size: int) -> str:
     # Bound values are twice as fast as JSON, and these rows are most of a batch. Batches are padded to a power of two,
     # so that SQLite sees few different statements and keeps them all prepared.
     row = f"({', '.join('?' * _TRANSFER_COLUMNS)})"
-    columns = ", ".join(f"column{index + 1}" for index in range(_TRANSFER_COLUMNS))
     return (
         "INSERT INTO tollbooth_transfer "  # noqa: S608 - our own names
         "(id, debit_account_id, credit_account_id, amount, kind, phase, toll_id, route, created_at) "
-        f"SELECT {columns}, ? FROM (VALUES {', '.join([row] * size)}) WHERE column1 IS NOT NULL"
+        "SELECT column1, column2, column3, column4, column5, column6, nullif(column7, 0), column8, ? "
+        f"FROM (VALUES {', '.join([row] * size)}) WHERE column1 <> 0"
     )
 
 
@@ -163,7 +163,8 @@ def save(connection: Connection, book: Book) -> None:
     _write(_ADD_CAPPED_TOLLS, rows.new_capped_tolls(book))
     if book.transfers:
         size = 1 << (len(book.transfers) - 1).bit_length()
-        padding = (None,) * (_TRANSFER_COLUMNS * (size - len(book.transfers)))
+        # Numbers: the driver looks up how to bind whatever is neither a number nor a text, None included, each time.
+        padding = (0,) * (_TRANSFER_COLUMNS * (size - len(book.transfers)))
         connection.exec_driver_sql(_add_transfers(size), (now, *chain.from_iterable(book.transfers), *padding))
     _write(_ADD_PAYMENTS, rows.new_payments(book, _text))
     _write(_CHANGE_PAYMENTS, rows.changed_payments(book, _text))

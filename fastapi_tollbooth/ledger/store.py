@@ -288,6 +288,8 @@ def _dialect_for(url: URL) -> Dialect:
 
 
 def _apply_group(book: Book, group: Sequence[Operation]) -> list[Outcome]:
+    if len(group) == 1:
+        return [apply(book, group[0])]
     outcomes: list[Outcome] = []
     for operation in group:
         outcome = apply(book, operation)
