@@ -1,3 +1,5 @@
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,16 @@ def test_whatever_was_changed_is_found(store: Store, damage: str, found: str, ur
     result = CliRunner().invoke(main, ["ledger", "verify", "--database-url", url])
     assert result.exit_code == 1
     assert found in result.output
+
+
+def test_transfers_of_an_account_that_is_not_there_are_found(store: Store) -> None:
+    damage = "UPDATE tollbooth_transfer SET debit_account_id = 999 WHERE id = (SELECT max(id) FROM tollbooth_transfer)"
+    if store.path is None:
+        store.execute(lambda connection: connection.exec_driver_sql(damage))
+    else:
+        with contextlib.closing(sqlite3.connect(store.path)) as by_hand, by_hand:  # which looks at no foreign keys
+            by_hand.execute(damage)
+    assert "no such account" in str(store.read(audit.verify).discrepancy)
 
 
 def test_the_command_says_so(store: Store, url: str, tmp_path: Path) -> None:

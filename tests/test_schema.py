@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.config import Config
@@ -107,8 +108,13 @@ def differences(connection: Connection) -> list[object]:
 
     from fastapi_tollbooth.ledger.tables import metadata
 
-    context = MigrationContext.configure(connection, opts={"version_table": schema.VERSION_TABLE})
-    return list(compare_metadata(context, metadata))
+    def is_here(item: Any, _name: str | None, kind: str, *_: object) -> bool:
+        # What a dialect leaves out is wanted all the same by Alembic's comparison.
+        return kind != "foreign_key_constraint" or item._ddl_if is None or item._ddl_if.dialect == dialect
+
+    dialect = connection.dialect.name
+    options = {"version_table": schema.VERSION_TABLE, "include_object": is_here}
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
 
 
 def test_a_ledger_from_before_there_were_revisions_is_recognised_and_kept(empty_url: str) -> None:

@@ -69,7 +69,7 @@ def test_tolls_come_with_all_that_has_become_of_them(store: Store) -> None:
         book = sqlite.load(connection, names())
         a, b = book.open("a", "payer", Asset.USD), book.open("b", "book", Asset.USD)
         for _ in range(3):
-            book.write(a.id, b.id, 9, "charge", "pending", "/x")
+            book.write(a.id, b.id, 9, "charge", "pending", 0, "/x")
         book.write(a.id, b.id, 0, "charge", "void", 3, "/x")
         book.write(a.id, b.id, 7, "charge", "post", 5, "/x")
         book.write(b.id, a.id, 2, "refund", "post", 5, "/x")

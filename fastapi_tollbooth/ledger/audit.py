@@ -161,6 +161,9 @@ def _caps(connection: Connection) -> str | None:
 
 def _compare(replay: _Replay, accounts: Sequence[Sequence[Any]]) -> str | None:
     sums: defaultdict[str, int] = defaultdict(int)
+    missing = min((replay.posted.keys() | replay.pending.keys()) - {account[0] for account in accounts}, default=None)
+    if missing is not None:
+        return f"there are transfers of account {missing}, and no such account"
     for account in accounts:
         id_, key, kind, asset, posted, pending, *_ = account
         sums[asset] += posted

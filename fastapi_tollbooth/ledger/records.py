@@ -67,8 +67,8 @@ class Account:
 class Transfer(NamedTuple):
     """One row of the append-only journal, written at its book's ``now``.
 
-    A promise has 0 for a ``toll_id``: its own id is the toll's. Everything that follows from it carries that id, at most
-    one transfer of each kind.
+    A promise has 0 for its ``toll_id``: its own id is the toll's. Everything that follows from it carries that id, at
+    most one transfer of each kind.
     """
 
     id: int
