@@ -11,6 +11,7 @@ promise and what resolves it, the later one has the higher id, whichever workers
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import chain
 from typing import Any, cast
 
@@ -227,9 +228,10 @@ def _array(column: Sequence[Any]) -> str:
     # Written out here because the driver, which must be ready for nested lists of anything, takes ten times as long.
     if _NUMBERS.issuperset(map(type, column)):
         return f"{{{str(list(column))[1:-1].replace('None', 'NULL')}}}"
-    return f"{{{','.join([_element(value) for value in column])}}}"
+    return f"{{{','.join(map(_element, column))}}}"
 
 
+@lru_cache(maxsize=1_024)  # kinds, phases and routes are few, and most of what a batch writes
 def _element(text: str | None) -> str:
     return "NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
