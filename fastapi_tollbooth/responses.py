@@ -83,7 +83,7 @@ def with_receipt(headers: Iterable[tuple[bytes, bytes]], receipt: Receipt) -> li
     lines = list(headers)
     for name, value in receipt.headers:
         lines.append((name.lower().encode("latin-1"), value.encode("latin-1")))
-    if b"cache-control" not in [line[0].lower() for line in lines]:
+    if b"cache-control" not in dict(lines):  # ASGI: the names of headers are in lower case
         lines.append((b"cache-control", b"private"))
     return lines
 

@@ -93,6 +93,7 @@ class Toll:
         keeping: Gets the response before the toll is captured, where the rail wants it.
         cost: What the handler has decided that the request costs, in the asset of ``price``; None leaves it at that.
         state: Where it is in its life.
+        is_sealed: Whether it is being captured, which may take a while: what it costs is what it cost then.
     """
 
     id: str
@@ -110,6 +111,7 @@ class Toll:
     keeping: Keeping | None = field(default=None, repr=False)
     cost: Money | None = None
     state: State = State.AUTHORIZED
+    is_sealed: bool = False
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
@@ -197,10 +199,10 @@ class Toll:
 
     def _decide(self, cost: Money) -> Money:
         # Of a metered response that is given away, or has failed, the use is counted to its end and costs nothing.
-        if self.state is State.CAPTURED or (self.state is State.VOIDED and not self.metered):
-            raise TollClosed(
-                f"toll {self.id} is {self.state}: correct it with `await tollbooth.reconcile(toll.id, ...)`"
-            )
+        is_voided = self.state is State.VOIDED
+        if (is_voided and not self.metered) or (not is_voided and (self.is_sealed or self.state is State.CAPTURED)):
+            how = "being captured" if self.is_open else self.state
+            raise TollClosed(f"toll {self.id} is {how}: correct it with `await tollbooth.reconcile(toll.id, ...)`")
         if self.state is State.AUTHORIZED and not cost <= self.price:
             raise TollExceeded(f"toll {self.id} holds {self.price}, and {cost} is more")
         self.cost = cost

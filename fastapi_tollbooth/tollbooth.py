@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
 from typing import Any
@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 from starlette.routing import Route
 
-from fastapi_tollbooth import observe, taker
+from fastapi_tollbooth import observe
 from fastapi_tollbooth.access import ClientResolver, client_of, name_of
 from fastapi_tollbooth.admission import Admission
 from fastapi_tollbooth.background import Background
@@ -44,6 +44,7 @@ from fastapi_tollbooth.responses import refusal_handler
 from fastapi_tollbooth.routes import prices_of
 from fastapi_tollbooth.settings import TollboothSettings
 from fastapi_tollbooth.settlement import SettlementLayer, require_installable, visit_of
+from fastapi_tollbooth.takers import Takers
 from fastapi_tollbooth.terms import FreeTier
 from fastapi_tollbooth.toll import Quote, Toll
 from fastapi_tollbooth.upkeep import Recovered, alive, recover, upkeep
@@ -124,9 +125,9 @@ class Tollbooth(Hooks):
         return configured_rails(settings, keys, self.ledger, self.lightning, self.rates, self._caveats)
 
     @cached_property
-    def _takers(self) -> dict[str, Settles]:
-        takers: list[Settles] = [*self.rails, self.admission.free_uses, self.admission.observed]
-        return {each.name: each for each in takers}
+    def _takers(self) -> Takers:
+        everybody: list[Settles] = [*self.rails, self.admission.free_uses, self.admission.observed]
+        return Takers(everybody, self.settled, self.admission.settlement_failed)
 
     @cached_property
     def rates(self) -> RateSource:
@@ -282,30 +283,24 @@ class Tollbooth(Hooks):
         require_total(prices)
         require_payable(prices, self.rails)
 
-    async def hold(self, toll: Toll) -> Receipt:
-        """Make sure of the money of a metered toll before its response starts; raises as `capture` does."""
-        if not toll.is_open:
-            return Receipt()
-        return await taker.hold(self._takers[toll.rail], toll, self.admission.settlement_failed)
+    # No coroutines of their own: every paid request passes here.
 
-    async def capture(self, toll: Toll) -> Receipt:
+    def hold(self, toll: Toll) -> Coroutine[Any, Any, Receipt]:
+        """Make sure of the money of a metered toll before its response starts; raises as `capture` does."""
+        return self._takers.hold(toll)
+
+    def capture(self, toll: Toll) -> Coroutine[Any, Any, Receipt]:
         """Earn the money of a toll whose request succeeded. Doing it again changes nothing.
 
         Raises:
             PaymentRequired: the money did not come; the toll is void and the response must be withheld.
             Unavailable: whether it came is unknown; the toll stays open and the response must be withheld.
         """
-        if not toll.is_open:
-            return Receipt()
-        receipt = await taker.capture(self._takers[toll.rail], toll, self.admission.settlement_failed)
-        if toll.payer:
-            self.settled(toll)
-        return receipt
+        return self._takers.capture(toll)
 
-    async def void(self, toll: Toll) -> None:
+    def void(self, toll: Toll) -> Coroutine[Any, Any, None]:
         """Give the money of a toll back: its request did not succeed. Doing it again changes nothing."""
-        if toll.is_open:
-            await taker.void(self._takers[toll.rail], toll)
+        return self._takers.void(toll)
 
     async def reconcile(self, toll: Toll | str | int, actual: str | Money) -> Money:
         """Correct a toll to what its request really cost; what it costs then. Once per toll, however often asked.

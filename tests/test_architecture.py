@@ -25,7 +25,7 @@ ORDER = [
     {"observe"},
     {"hardening"},
     {"rails.l402_routes"},
-    {"quoting", "payable", "free_tier", "rate_limits", "challenges", "taker", "upkeep", "hooks"},
+    {"quoting", "payable", "free_tier", "rate_limits", "challenges", "takers", "upkeep", "hooks"},
     {"guard"},
     {"settlement", "openapi"},
     {"lightning.dev_routes"},

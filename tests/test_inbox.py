@@ -50,7 +50,7 @@ def test_a_full_inbox_is_taken_in_order_and_in_parts_without_another_ring() -> N
     jobs = inbox()
     for number in range(5):
         jobs.put_now(number)
-    assert len(jobs) == 5
+    assert len(jobs.jobs) == 5
     assert [jobs.take(2, 5), jobs.take(2, 5), jobs.take(2, 5)] == [[0, 1], [2, 3], [4]]
     assert jobs.take(2, 0.01) == []
 
@@ -69,7 +69,7 @@ def test_a_loop_that_ends_before_it_rings_keeps_no_other_from_ringing() -> None:
     loop.call_soon(loop.stop)
     loop.run_forever()
     loop.close()
-    assert len(jobs) == 1
+    assert len(jobs.jobs) == 1
 
     async def other() -> list[int]:
         jobs.put(2, asyncio.get_running_loop())

@@ -23,21 +23,19 @@ class Inbox(Generic[T]):
 
     def __init__(self, attend: Callable[[], None]) -> None:
         self._attend = attend
-        self._jobs: deque[T] = deque()
+        self.jobs: deque[T] = deque()
+        """What waits."""
         self._bell = threading.Event()
         self._about_to_ring: set[asyncio.AbstractEventLoop] = set()
 
-    def __len__(self) -> int:
-        return len(self._jobs)
-
     def put(self, job: T, loop: asyncio.AbstractEventLoop) -> None:
         """Add a job, on the thread of that running loop."""
-        self._jobs.append(job)
+        self.jobs.append(job)
         self.ring_soon(loop)
 
     def put_now(self, job: T) -> None:
         """Add a job, on any thread."""
-        self._jobs.append(job)
+        self.jobs.append(job)
         self._ring()
 
     def ring_soon(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -48,10 +46,10 @@ class Inbox(Generic[T]):
 
     def take(self, most: int, timeout: float | None) -> list[T]:
         """As many jobs as there are, for one thread at a time: none when it is rung without, or the time is up."""
-        if not self._jobs:
+        if not self.jobs:
             self._bell.wait(timeout)
         self._bell.clear()
-        return [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
+        return [self.jobs.popleft() for _ in range(min(most, len(self.jobs)))]
 
     def _ring_for(self, loop: asyncio.AbstractEventLoop) -> None:
         self._about_to_ring.discard(loop)

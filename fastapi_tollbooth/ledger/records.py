@@ -170,9 +170,10 @@ class Book:
 
     def add(self, accounts: Iterable[Account]) -> None:
         """Put loaded accounts into the book."""
-        for account in accounts:
-            self.accounts[account.id] = self._by_key[account.key] = account
-            self._loaded[account.id] = (account.posted, account.pending)
+        found = list(accounts)
+        self.accounts.update({account.id: account for account in found})
+        self._by_key.update({account.key: account for account in found})
+        self._loaded.update({account.id: (account.posted, account.pending) for account in found})
 
     def changes(self) -> Iterator[tuple[Account, int, int]]:
         """The loaded accounts whose balances changed, with what was added to posted and to pending."""

@@ -187,7 +187,7 @@ class Ledger:
     def stats(self) -> Stats:
         """How much waits, and how large batches are."""
         return Stats(
-            len(self._inbox),
+            len(self._inbox.jobs),
             len(self._owed),
             self._batches,
             self._operations,
@@ -198,7 +198,7 @@ class Ledger:
 
     @property
     def _is_busy(self) -> bool:
-        return len(self._inbox) >= self._most_waiting
+        return len(self._inbox.jobs) >= self._most_waiting
 
     def _refusal(self) -> Unavailable:
         self._refused += 1
@@ -214,7 +214,7 @@ class Ledger:
 
     @property
     def _is_at_rest(self) -> bool:
-        return self._thread is None and not self._owed and not self._inbox
+        return self._thread is None and not self._owed and not self._inbox.jobs
 
     def _ensure_thread(self) -> None:
         # Under the guard: a thread that ends and a job that arrives must not miss each other.
@@ -250,7 +250,7 @@ class Ledger:
 
     def _end(self) -> bool:
         with self._guard:
-            if self._inbox:
+            if self._inbox.jobs:
                 return False
             if self._owed:
                 logger.error("%d captures or voids were not written before the end: they stay pending", len(self._owed))

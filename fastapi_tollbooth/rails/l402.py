@@ -154,7 +154,8 @@ class L402Rail:
         if not verified.credited and verified.tops_up:
             # Its account is there already, so nothing but the ledger's own records tells whether it was credited.
             verified = await self._ensure_credited(credential, verified)
-        amount = self._in_asset_of(quote.price, verified.token.identifier.credit.asset)
+        price = quote.price
+        amount = price if price.asset is verified.asset else self._exchanged(price, verified.asset)
         account = verified.account if verified.account_id is None else verified.account_id
         authorize = Authorize(account, amount, quote.route, bounds.caps)
         outcome = (await self._ledger.apply(authorize))[-1]
@@ -218,9 +219,7 @@ class L402Rail:
         status = await self._settlements.confirmed(identifier.payment_hash)
         return self._settlements.fund(identifier, verified.account, status)
 
-    def _in_asset_of(self, price: Money, asset: Asset) -> Money:
-        if price.asset is asset:
-            return price
+    def _exchanged(self, price: Money, asset: Asset) -> Money:
         rate = self._rates.current()
         if rate is None:
             raise Unavailable("no_exchange_rate", f"There is no exchange rate to charge {price} to {asset} credit.")

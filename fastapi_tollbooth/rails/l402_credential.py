@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from fastapi_tollbooth.errors import AmbiguousRequest, CredentialRefused
 from fastapi_tollbooth.keys import KeyRing
+from fastapi_tollbooth.money import Asset
 from fastapi_tollbooth.rails import RawHeaders
 from fastapi_tollbooth.rails.caveats import Bounds, judge
 from fastapi_tollbooth.rails.macaroon import Kind, Token, decode_base64, malformed, open_token, peek_payment_hash
@@ -47,6 +48,7 @@ class Verified:
         token: What it says.
         bounds: What it is good for.
         account: The key of the account behind it.
+        asset: What that account is kept in.
         account_id: The account's id, once that is known.
         credited: Whether its payment is known to be in the ledger.
     """
@@ -54,6 +56,7 @@ class Verified:
     token: Token
     bounds: Bounds
     account: str
+    asset: Asset
     account_id: int | None = None
     credited: bool = False
 
@@ -113,7 +116,8 @@ def verify(keys: KeyRing, service: str, known: Collection[str], presented: tuple
     if not hmac.compare_digest(hashlib.sha256(preimage).digest(), token.identifier.payment_hash):
         raise CredentialRefused("wrong_preimage", "The preimage does not belong to this macaroon's payment.")
     bounds = judge(token, service, known)
-    return Verified(token, bounds, bounds.account or account_key(token.identifier.payment_hash))
+    account = bounds.account or account_key(token.identifier.payment_hash)
+    return Verified(token, bounds, account, token.identifier.credit.asset)
 
 
 def _parse_authorization(line: bytes) -> tuple[bytes, bytes]:

@@ -127,7 +127,7 @@ def _to_top_up(presented: Verified | None, owned: tuple[tuple[str, str], ...]) -
         return None, None
     if tuple(presented.bounds.shown.items()) != owned:
         return None, None
-    return presented.account, presented.token.identifier.credit.asset
+    return presented.account, presented.asset
 
 
 def _choices(connection: HTTPConnection | None) -> list[str]:
