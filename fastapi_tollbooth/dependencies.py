@@ -5,6 +5,7 @@ A name in a dependency's signature must not hide behind ``TYPE_CHECKING``: FastA
 
 import inspect
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -90,6 +91,8 @@ class Priced(Gate):
         if _is_preflight(connection):
             # Never charged, so never served by the handler either: what may be asked is all that there is to know.
             raise HTTPException(200, "OK", {"Allow": ", ".join(sorted(methods_of(connection.scope)))})
+        if gate.price.terms.metered:
+            visit.began = time.monotonic()
         try:
             compute = gate.computation(connection, dependencies if gate is self else {})
             visit.toll = toll = await tollbooth.authorize(gate.price, connection, compute)

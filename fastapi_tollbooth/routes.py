@@ -1,6 +1,5 @@
 """Which price hangs on a route. The one module that knows how FastAPI keeps dependencies on routes."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -18,17 +17,16 @@ from fastapi_tollbooth.pricing import PricedRoute, RoutePrice, describe
 MAX_TEMPLATE = 200
 
 
-class Gate(ABC):
+class Gate:
     """What ``priced(...)`` hangs on a route: a price, and the power to refuse before the body is read."""
 
     price: RoutePrice
 
     @property
-    @abstractmethod
     def decided_by_head(self) -> bool:
         """Whether the request's head is enough to find its price."""
+        return False
 
-    @abstractmethod
     async def refuse_early(self, connection: HTTPConnection) -> None:
         """Raise the 402 if nothing in the request's head can pay."""
 

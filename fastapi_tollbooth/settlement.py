@@ -100,6 +100,8 @@ class Visit:
     toll: Toll | None = None
     quote: Quote | None = None
     """The quote of a request that was priced before its body was read; without the connection."""
+    began = 0.0
+    """When a metered toll was asked for, on the monotonic clock."""
     deferred = False
 
     def __init__(self, engine: Engine) -> None:
@@ -122,7 +124,6 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._is_http = self._unread = scope["type"] == "http"
-        self._began = time.monotonic()
 
     async def receive(self) -> Message:
         """The application's ``receive``: its first call would read the body, so it is the last moment to refuse."""
@@ -179,7 +180,8 @@ class _Exchange:
             logger.error("toll %s of a served request was not captured: %s", toll.id, refusal.reason)
 
     async def _end_metering(self, toll: Toll) -> None:
-        await asyncio.sleep(max(0.0, METERED * self._visit.engine.toll_deadline - (time.monotonic() - self._began)))
+        elapsed = time.monotonic() - self._visit.began
+        await asyncio.sleep(max(0.0, METERED * self._visit.engine.toll_deadline - elapsed))
         logger.error("toll %s is captured before its response has ended: see TOLLBOOTH_TOLL_DEADLINE", toll.id)
         await self._capture_served(toll)
 

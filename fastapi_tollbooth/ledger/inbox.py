@@ -31,7 +31,8 @@ class Inbox(Generic[T]):
     def put(self, job: T, loop: asyncio.AbstractEventLoop) -> None:
         """Add a job, on the thread of that running loop."""
         self.jobs.append(job)
-        self.ring_soon(loop)
+        if loop not in self._about_to_ring:
+            self.ring_soon(loop)
 
     def put_now(self, job: T) -> None:
         """Add a job, on any thread."""

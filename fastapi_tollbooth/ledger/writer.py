@@ -98,7 +98,7 @@ class Ledger:
             Unavailable: the database did not answer, or too many wait for it. Nothing happened, or what happened is
                 taken back.
         """
-        if self._is_busy and any(isinstance(operation, _OPENING) for operation in operations):
+        if len(self._inbox.jobs) >= self._most_waiting and any(isinstance(each, _OPENING) for each in operations):
             raise self._refusal()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Outcome]] = loop.create_future()
@@ -196,16 +196,12 @@ class Ledger:
             self._refused,
         )
 
-    @property
-    def _is_busy(self) -> bool:
-        return len(self._inbox.jobs) >= self._most_waiting
-
     def _refusal(self) -> Unavailable:
         self._refused += 1
         return ledger_busy()
 
     async def _work(self, work: Callable[[], T], *, ends: bool = False) -> T:
-        if self._is_busy and not ends:
+        if len(self._inbox.jobs) >= self._most_waiting and not ends:
             raise self._refusal()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
