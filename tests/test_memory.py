@@ -65,7 +65,7 @@ def test_what_a_batch_left_is_there_for_the_next_by_id_and_by_key() -> None:
         book = acquainted().book(about, 5)
         assert book is not None
         assert (book.accounts, book.find("alice"), book.find("bob"), book.next_id) == ({1: ALICE}, ALICE, None, 9)
-        assert list(book.changes()) == []
+        assert book.changed() == []
 
 
 def test_an_account_is_one_whether_it_is_named_by_id_or_by_key() -> None:

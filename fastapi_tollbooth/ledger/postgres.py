@@ -217,11 +217,11 @@ def save(connection: Connection, book: Book) -> None:
     _write(_EXPIRE, rows.changed_expiries(book, datetime.isoformat))
     _write(_CHANGE_USES, rows.changed_uses(book, datetime.isoformat))
     _write(_ADD_CAPPED_TOLLS, rows.new_capped_tolls(book))
-    changes = sorted(book.changes(), key=lambda change: change[0].id)
-    _write(_CHANGE_PAYERS, [(a.id, a.posted, a.pending) for a, _, _ in changes if a.kind == "payer"])
-    for account, posted, pending in changes:
+    changed = sorted(book.changed(), key=lambda account: account.id)
+    _write(_CHANGE_PAYERS, [(payer.id, payer.posted, payer.pending) for payer in changed if payer.kind == "payer"])
+    for account in changed:
         if account.kind == "book":
-            execute(_CHANGE_BOOK, (posted, pending, account.id))
+            execute(_CHANGE_BOOK, (*book.change_of(account), account.id))
 
 
 def _array(column: Sequence[Any]) -> str:

@@ -5,7 +5,7 @@ accounts of one asset always sum to zero. What a payer has is ``posted``; what o
 running is ``pending``; what can be spent is the difference, and it never falls below zero.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -175,12 +175,15 @@ class Book:
         self._by_key.update({account.key: account for account in found})
         self._loaded.update({account.id: (account.posted, account.pending) for account in found})
 
-    def changes(self) -> Iterator[tuple[Account, int, int]]:
-        """The loaded accounts whose balances changed, with what was added to posted and to pending."""
-        for id_, (posted, pending) in self._loaded.items():
-            account = self.accounts[id_]
-            if account.posted != posted or account.pending != pending:
-                yield account, account.posted - posted, account.pending - pending
+    def changed(self) -> list[Account]:
+        """The loaded accounts whose balances changed."""
+        accounts = self.accounts
+        return [a for id_, before in self._loaded.items() if before != ((a := accounts[id_]).posted, a.pending)]
+
+    def change_of(self, account: Account) -> tuple[int, int]:
+        """What was added to posted and to pending of an account that was loaded."""
+        posted, pending = self._loaded[account.id]
+        return account.posted - posted, account.pending - pending
 
     def find(self, account: int | str) -> Account | None:
         """The account of that id or key, if the book holds it."""

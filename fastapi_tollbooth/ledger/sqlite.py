@@ -156,7 +156,7 @@ def save(connection: Connection, book: Book) -> None:
 
     now = _text(book.now)
     _write(_ADD_ACCOUNTS, rows.new_accounts(book, _text))
-    _write(_CHANGE_ACCOUNTS, [(account.id, account.posted, account.pending) for account, _, _ in book.changes()])
+    _write(_CHANGE_ACCOUNTS, [(account.id, account.posted, account.pending) for account in book.changed()])
     _write(_REVOKE, list(book.revocations.items()))
     _write(_EXPIRE, rows.changed_expiries(book, _text))
     _write(_CHANGE_USES, rows.changed_uses(book, _text))
