@@ -8,7 +8,7 @@ Each batch takes a block of ids from a sequence, after it has its locks. So of t
 promise and what resolves it, the later one has the higher id, whichever workers wrote them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -49,21 +49,21 @@ _TYPES = dict.fromkeys(("id", "posted", "pending", "account_id", "amount", "toll
 _TYPES |= dict.fromkeys(("expires_at", "created_at", "updated_at"), "timestamptz") | {"revoked": "boolean"}
 
 
-def _rows(columns: Sequence[str]) -> str:
+def _unnested(columns: Sequence[str]) -> str:
     arrays = ", ".join(f"%s::{_TYPES.get(column, 'text')}[]" for column in columns)
     return f"unnest({arrays}) AS r ({rows.names(columns)})"
 
 
 def _insert(table: str, columns: Sequence[str], key: str) -> str:
     # In the order of the unique keys, so that two workers adding the same ones cannot wait in a circle.
-    return f'INSERT INTO {table} ({rows.names(columns)}) SELECT * FROM {_rows(columns)} ORDER BY "{key}"'  # noqa: S608
+    return f'INSERT INTO {table} ({rows.names(columns)}) SELECT * FROM {_unnested(columns)} ORDER BY "{key}"'  # noqa: S608
 
 
 def _update(table: str, columns: Sequence[str]) -> str:
     # The first column finds the row.
     key, *others = columns
     values = ", ".join(f"{name} = r.{name}" for name in others)
-    return f"UPDATE {table} AS t SET {values} FROM {_rows(columns)} WHERE t.{key} = r.{key}"  # noqa: S608
+    return f"UPDATE {table} AS t SET {values} FROM {_unnested(columns)} WHERE t.{key} = r.{key}"  # noqa: S608
 
 
 _ADD_ACCOUNTS = _insert("tollbooth_account", rows.NEW_ACCOUNT, "key")
@@ -176,27 +176,31 @@ def version(_connection: Connection) -> int | None:
 def load(connection: Connection, names: Names) -> Book:
     """Lock the payers of these names; a book with them, the service's own books, tolls and payments."""
     execute = _raw(connection).execute
-    ids, keys, spend_keys = names.ids, names.keys, list(names.spend_keys)
-    if spend_keys:
+    ids, keys, spend_keys = names.ids, names.keys, _array(names.spend_keys)
+    if names.spend_keys:
         # A payment belongs to one account for ever, so whoever holds the account's lock holds the payment's.
-        known = list(execute(_PAYERS_OF, (spend_keys,)))
+        known = execute(_PAYERS_OF, (spend_keys,)).fetchall()
         ids = ids.union(account_id for account_id, _, _ in known)
         keys = keys.union(source_key(rail, Asset(asset)) for _, rail, asset in known)
-    payers = execute(_LOCK_PAYERS, (list(ids), list(keys)))
+    keys_, tolls, caps = _array(keys), _array(names.tolls), _array(names.caps)
+    payers = execute(_LOCK_PAYERS, (_array(ids), keys_))
     # Each a statement of its own behind the lock, so that it sees what was committed while the lock was waited for.
-    books = execute(_BOOKS, (list(keys),))
-    tolls, caps = list(names.tolls), list(names.caps)
-    charges = execute(_CHARGES, (tolls,)) if tolls else None
-    capped = execute(_CAPPED, (tolls,)) if tolls else None
-    payments = execute(_PAYMENTS, (spend_keys,)) if spend_keys else None
-    used = execute(_USED, (caps, tolls)) if caps or tolls else None
-    ((first_id,),) = execute(_BLOCK)
-    book = Book(datetime.now(UTC), first_id)
-    book.add(rows.accounts(chain(payers, books)))
-    book.charges.update(rows.charges(charges or (), capped or ()))
-    book.used.update(dict(used or ()))
-    book.payments.update((record.payment.spend_key, record) for record in rows.payments(payments or ()))
+    books = execute(_BOOKS, (keys_,))
+    charges = execute(_CHARGES, (tolls,)) if names.tolls else None
+    capped = execute(_CAPPED, (tolls,)) if names.tolls else None
+    payments = execute(_PAYMENTS, (spend_keys,)) if names.spend_keys else None
+    used = execute(_USED, (caps, tolls)) if names.caps or names.tolls else None
+    block = execute(_BLOCK)
+    book = Book(datetime.now(UTC), _all(block)[0][0])
+    book.add(rows.accounts(chain(_all(payers), _all(books))))
+    book.charges.update(rows.charges(_all(charges), _all(capped)))
+    book.used.update(dict(_all(used)))
+    book.payments.update((record.payment.spend_key, record) for record in rows.payments(_all(payments)))
     return book
+
+
+def _all(cursor: "psycopg.Cursor[Any] | None") -> list[Any]:
+    return [] if cursor is None else cursor.fetchall()
 
 
 def save(connection: Connection, book: Book) -> None:
@@ -224,7 +228,7 @@ def save(connection: Connection, book: Book) -> None:
             execute(_CHANGE_BOOK, (*book.change_of(account), account.id))
 
 
-def _array(column: Sequence[Any]) -> str:
+def _array(column: Collection[Any]) -> str:
     # Written out here because the driver, which must be ready for nested lists of anything, takes ten times as long.
     if _NUMBERS.issuperset(map(type, column)):
         return f"{{{str(list(column))[1:-1].replace('None', 'NULL')}}}"

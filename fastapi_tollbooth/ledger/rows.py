@@ -16,6 +16,9 @@ Write = Callable[[datetime], str]
 Read = Callable[[Any], datetime]
 
 
+_ASSETS = {asset.value: asset for asset in Asset}
+
+
 def names(columns: Iterable[str]) -> str:
     """Columns as a statement lists them."""
     return ", ".join(f'"{column}"' for column in columns)
@@ -35,7 +38,7 @@ def accounts(rows: Iterable[Row], read: Read = _as_it_is) -> Iterator[Account]:
     """The accounts of loaded rows."""
     for id_, key, kind, asset, posted, pending, revoked, expires_at in rows:
         ends = expires_at and read(expires_at)
-        yield Account(id_, key, kind, Asset(asset), posted, pending, bool(revoked), ends)
+        yield Account(id_, key, kind, _ASSETS[asset], posted, pending, bool(revoked), ends)
 
 
 def new_accounts(book: Book, write: Write) -> list[Row]:
