@@ -18,7 +18,10 @@ from fastapi_tollbooth.variables import report_unknown
 
 _RECIPE = 'python -c "import secrets; print(secrets.token_hex(32))"'
 
-_PLACEHOLDER = re.compile(r"change|secret|password|default|example|insert|your[-_ ]|todo|dummy", re.IGNORECASE)
+# The short words only where they stand alone: one random secret in some ten thousand spells "todo".
+_PLACEHOLDER = re.compile(
+    r"change|secret|password|default|example|insert|your[-_ ]|(?<![a-z0-9])(?:todo|dummy)(?![a-z0-9])", re.IGNORECASE
+)
 _LEAST_COMPRESSED = 28
 _PRIVATE_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 

@@ -31,6 +31,7 @@ def settings(**changes: Any) -> TollboothSettings:
         ({"secret": "s" * 64}, "TOLLBOOTH_SECRET", "token_hex"),
         ({"secret": "0123456789abcdef" * 4}, "TOLLBOOTH_SECRET", "token_hex"),
         ({"secret": "please-change-me-before-production-0001"}, "TOLLBOOTH_SECRET", "token_hex"),
+        ({"secret": "Todo: a real one before we go to market"}, "TOLLBOOTH_SECRET", "token_hex"),
         ({"secret": f"{STRONG},{'b' * 32}"}, "TOLLBOOTH_SECRET", "token_hex"),
         ({"database_url": "sqlite://"}, "TOLLBOOTH_DATABASE_URL", "sqlite:////"),
         ({"database_url": "sqlite:///:memory:"}, "TOLLBOOTH_DATABASE_URL", "PostgreSQL"),
@@ -94,5 +95,5 @@ def test_what_is_safe_starts(tmp_path: Path) -> None:
 def test_random_secrets_are_strong() -> None:
     for _ in range(500):
         for secret in (secrets.token_hex(16), secrets.token_hex(32), secrets.token_urlsafe(32)):
-            # A random token may spell "todo" once in some ten million; these patterns are about people's words.
             assert not is_weak(secret), secret
+    assert not is_weak("vToDoV-VHepRnMIoV-Y9jeOCGsGvyciv8CC2gtv2lbU")  # as random as any
