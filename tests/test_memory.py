@@ -39,10 +39,6 @@ def fund(amount: int, spend_key: str = "p1", account: str = KEY) -> Fund:
     return Fund(account, usd(amount), Payment("l402", spend_key, amount, Asset.USD, account))
 
 
-def names(ids: tuple[int, ...] = (), keys: tuple[str, ...] = (), **rest: set[Any]) -> Names:
-    return Names(set(ids), set(keys), rest.get("tolls", set()), rest.get("spend_keys", set()), rest.get("caps", set()))
-
-
 def written(*accounts: Account, next_id: int = 9) -> Book:
     book = Book(SimpleNamespace(), next_id)  # type: ignore[arg-type]
     book.add(accounts)
@@ -55,13 +51,13 @@ ALICE = Account(1, "alice", "payer", Asset.USD, 100, 30)
 def acquainted(version: int = 5) -> Memory:
     """A memory that has seen Alice, and that there is no Bob."""
     made = Memory()
-    assert made.book(names(keys=("alice", "bob")), version) is None
+    assert made.book(Names(keys={"alice", "bob"}), version) is None
     made.remember(written(ALICE), ("alice", "bob"))
     return made
 
 
 def test_what_a_batch_left_is_there_for_the_next_by_id_and_by_key() -> None:
-    for about in (names(ids=(1,)), names(keys=("alice",)), names(ids=(1,), keys=("alice", "bob"))):
+    for about in (Names(ids={1}), Names(keys={"alice"}), Names(ids={1}, keys={"alice", "bob"})):
         book = acquainted().book(about, 5)
         assert book is not None
         assert (book.accounts, book.find("alice"), book.find("bob"), book.next_id) == ({1: ALICE}, ALICE, None, 9)
@@ -72,7 +68,7 @@ def test_an_account_is_one_whether_it_is_named_by_id_or_by_key() -> None:
     known = acquainted()
     anew = Account(1, "alice", "payer", Asset.USD, 70, 0)
     known.remember(written(anew), ())  # a batch that had to be loaded, and named it by id
-    book = known.book(names(keys=("alice",)), 5)
+    book = known.book(Names(keys={"alice"}), 5)
     assert book is not None
     assert book.find("alice") is anew
 
@@ -80,31 +76,31 @@ def test_an_account_is_one_whether_it_is_named_by_id_or_by_key() -> None:
 @pytest.mark.parametrize(
     "about",
     [
-        names(ids=(2,)),
-        names(keys=("carol",)),
-        names(ids=(1,), tolls={7}),
-        names(ids=(1,), spend_keys={"p1"}),
-        names(ids=(1,), caps={"narrowed"}),
+        Names(ids={2}),
+        Names(keys={"carol"}),
+        Names(ids={1}, tolls={7}),
+        Names(ids={1}, spend_keys={"p1"}),
+        Names(ids={1}, caps={"narrowed"}),
     ],
 )
 def test_a_batch_about_anything_else_is_loaded(about: Names) -> None:
     known = acquainted()
     assert known.book(about, 5) is None
-    assert known.book(names(ids=(1,)), 5) is not None
+    assert known.book(Names(ids={1}), 5) is not None
 
 
 @pytest.mark.parametrize("version", [None, 4, 6])
 def test_nothing_is_remembered_once_somebody_else_has_written(version: int | None) -> None:
     known = acquainted()
-    assert known.book(names(ids=(1,)), version) is None
-    assert known.book(names(ids=(1,)), 5) is None
+    assert known.book(Names(ids={1}), version) is None
+    assert known.book(Names(ids={1}), 5) is None
 
 
 def test_what_is_forgotten_is_not_known() -> None:
     known = acquainted()
     known.remember(written(), ())
     known.forget_accounts()
-    assert known.book(names(ids=(1,)), 5) is None
+    assert known.book(Names(ids={1}), 5) is None
     charge = Charge(7, 1, 2, 10, "/")
     book = written()
     book.charges[7] = charge
@@ -126,9 +122,9 @@ def test_it_does_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "ACCOUNTS", 2)
     monkeypatch.setattr(memory, "OPEN_TOLLS", 1)
     known = acquainted()
-    assert known.book(names(keys=("alice",)), 5) is not None
+    assert known.book(Names(keys={"alice"}), 5) is not None
     known.remember(written(Account(2, "carol", "payer", Asset.USD)), ("carol",))
-    assert known.book(names(keys=("carol",)), 5) is None
+    assert known.book(Names(keys={"carol"}), 5) is None
     book = written()
     book.charges |= {7: Charge(7, 1, 2, 10, "/"), 8: Charge(8, 1, 2, 10, "/")}
     known.remember(book, ())

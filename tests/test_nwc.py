@@ -164,7 +164,7 @@ async def test_no_relay_is_unavailability(caplog: pytest.LogCaptureFixture) -> N
         {"answers": lambda answer: {"result_type": answer["result_type"], "error": None, "result": {}}},
         {"answers": lambda answer: {"result_type": answer["result_type"], "error": "no"}},
     ],
-    ids=str,
+    ids=" ".join,
 )
 async def test_trouble_of_every_kind_is_unavailability_and_reveals_nothing(
     address: str, wallet: Wallet, trouble: dict[str, Any], caplog: pytest.LogCaptureFixture

@@ -26,22 +26,19 @@ def named(*operations: Operation) -> Names:
 
 
 def test_what_a_batch_has_to_load() -> None:
-    assert named(Authorize(7, DOLLAR, "/"), Authorize("l402:aa", DOLLAR, "/"), Revoke("l402:bb")) == (
-        {7},
-        {"l402:aa", "l402:bb"},
-        set(),
-        set(),
-        set(),
-    )
-    for about_a_toll in (Capture(1, 2), Void(1, 2), Refund(1, 2), Reconcile(1, 2, 3)):
-        assert named(about_a_toll) == ({1}, set(), {2}, set(), set())
+    opened = named(Authorize(7, DOLLAR, "/"), Authorize("l402:aa", DOLLAR, "/"), Revoke("l402:bb"))
+    assert opened == Names(ids={7}, keys={"l402:aa", "l402:bb"})
+    for resolution in (Capture(1, 2), Void(1, 2)):
+        assert named(resolution) == Names(ids={1}, resolving={2})
+    for correction in (Refund(1, 2), Reconcile(1, 2, 3)):
+        assert named(correction) == Names(ids={1}, tolls={2})
     for funding in (Fund("a", DOLLAR, PAYMENT), Claim(PAYMENT, "a", DOLLAR, "/")):
-        assert named(funding) == (set(), {"a", "source:x402:USD"}, set(), {"x402:1"}, set())
+        assert named(funding) == Names(keys={"a", "source:x402:USD"}, spend_keys={"x402:1"})
     for about_a_payment in (
         BeginSettlement("x402:1", 2),
         CompleteSettlement("x402:1"),
         EndClaim("x402:1", 2, PaymentState.FAILED),
     ):
-        assert named(about_a_payment) == (set(), set(), set(), {"x402:1"}, set())
+        assert named(about_a_payment) == Names(spend_keys={"x402:1"})
     cap = Cap("narrowed", DOLLAR)
     assert named(Authorize(1, DOLLAR, "/", (cap,)), Void(1, 2)).caps == {"narrowed"}

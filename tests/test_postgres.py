@@ -48,14 +48,14 @@ def test_what_is_saved_is_loaded_and_is_what_the_tables_say(store: Store) -> Non
 
     def write(connection: Connection) -> None:
         with postgres.batching(connection):
-            book = postgres.load(connection, Names(set(), set(), set(), set(), set()))
+            book = postgres.load(connection, Names())
             payment = Payment("l402", "p1", 21_000, Asset.BTC, "NULL", "reference", "100000.000000")
             apply(book, Fund(key, Money(100, Asset.USD), payment, expires))
             postgres.save(connection, book)
 
     def read(connection: Connection) -> None:
         with postgres.batching(connection):
-            book = postgres.load(connection, Names({2}, {key, "nobody"}, set(), {"p1", "p2"}, set()))
+            book = postgres.load(connection, Names(ids={2}, keys={key, "nobody"}, spend_keys={"p1", "p2"}))
         [payer] = book.accounts.values()
         assert (payer.id, payer.key, payer.posted, payer.expires_at) == (2, key, 100, expires)
         assert list(book.payments) == ["p1"]

@@ -7,7 +7,7 @@ import pytest
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import rows
 from fastapi_tollbooth.ledger.operations import BeginSettlement, Claim, Claimed, CompleteSettlement, Fund, Operation
-from fastapi_tollbooth.ledger.operations import Names as Named
+from fastapi_tollbooth.ledger.operations import Names
 from fastapi_tollbooth.ledger.records import Account, Payment, PaymentRecord, PaymentState
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.tables import AccountRow, PaymentRow
@@ -29,7 +29,7 @@ def run(store: Store, operation: Operation) -> object:
 
 
 def loaded(store: Store, key: str) -> tuple[Account, PaymentRecord]:
-    names = Named(set(), {key}, set(), {PAYMENT.spend_key}, set())
+    names = Names(keys={key}, spend_keys={PAYMENT.spend_key})
     book = store.execute(lambda connection: store._dialect.load(connection, names))
     account = book.find(key)
     assert account is not None

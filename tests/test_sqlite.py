@@ -1,4 +1,3 @@
-from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,12 +13,6 @@ from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.tables import AccountRow, TransferRow
 
 PAYMENT = Payment("l402", "p1", 21_000, Asset.BTC, "payer", "reference", "100000.000000")
-
-
-def names(
-    ids: Collection[int] = (), keys: Collection[str] = (), tolls: Collection[int] = (), spend_keys: Collection[str] = ()
-) -> Names:
-    return Names(set(ids), set(keys), set(tolls), set(spend_keys), set())
 
 
 @pytest.fixture
@@ -41,12 +34,12 @@ def test_what_is_saved_is_loaded_and_is_what_the_tables_say(store: Store) -> Non
     expires = datetime.now(UTC) + timedelta(days=1)
 
     def write(connection: Connection) -> None:
-        book = sqlite.load(connection, names())
+        book = sqlite.load(connection, Names())
         apply(book, Fund("l402:a'b\"", Money(100, Asset.USD), PAYMENT, expires))
         sqlite.save(connection, book)
 
     def read(connection: Connection) -> None:
-        book = sqlite.load(connection, names(ids={2}, keys={"l402:a'b\"", "nobody"}, spend_keys={"p1", "p2"}))
+        book = sqlite.load(connection, Names(ids={2}, keys={"l402:a'b\"", "nobody"}, spend_keys={"p1", "p2"}))
         assert [(a.id, a.key, a.posted, a.expires_at) for a in book.accounts.values() if a.kind == "payer"] == [
             (2, "l402:a'b\"", 100, expires)
         ]
@@ -66,7 +59,7 @@ def test_what_is_saved_is_loaded_and_is_what_the_tables_say(store: Store) -> Non
 
 def test_tolls_come_with_all_that_has_become_of_them(store: Store) -> None:
     def write(connection: Connection) -> None:
-        book = sqlite.load(connection, names())
+        book = sqlite.load(connection, Names())
         a, b = book.open("a", "payer", Asset.USD), book.open("b", "book", Asset.USD)
         for _ in range(3):
             book.write(a.id, b.id, 9, "charge", "pending", 0, "/x")
@@ -77,7 +70,7 @@ def test_tolls_come_with_all_that_has_become_of_them(store: Store) -> None:
         sqlite.save(connection, book)
 
     store.execute(write)
-    book = store.read(lambda connection: sqlite.load(connection, names(tolls={3, 4, 5, 6, 99})))
+    book = store.read(lambda connection: sqlite.load(connection, Names(tolls={3, 4, 5, 6, 99})))
     assert book.charges == {
         3: Charge(3, 1, 2, 9, "/x", "void"),
         4: Charge(4, 1, 2, 9, "/x"),

@@ -18,6 +18,7 @@ from fastapi_tollbooth.ledger.operations import (
     Authorize,
     Authorized,
     Capture,
+    Corrected,
     Fund,
     Funded,
     Operation,
@@ -107,6 +108,27 @@ def test_large_batches_of_any_size(store: Store) -> None:
     [[left]] = store.transact([[Authorize(KEY, dollars(0), "/")]])
     assert isinstance(left, Authorized)
     assert left.balance == dollars(10_000 - total)
+
+
+def test_what_another_process_resolved_can_be_corrected_where_it_was_promised(store: Store, url: str) -> None:
+    opened = store.transact([[fund(1_000)], *([Authorize(KEY, dollars(30), "/w")] for _ in range(4))])[1:]
+    kept, refunded, voided, captured = (toll for [toll] in opened if isinstance(toll, Authorized))
+    other = Store(url)
+    other.transact([[Capture(toll.account_id, toll.toll)] for toll in (kept, refunded)])
+    other.transact([[Void(voided.account_id, voided.toll)]])
+    other.close()
+    corrections: list[Operation] = [
+        Reconcile(kept.account_id, kept.toll, 20),
+        *(Refund(toll.account_id, toll.toll) for toll in (refunded, voided)),
+    ]
+    assert store.transact([[correction] for correction in corrections]) == [
+        [Corrected(dollars(20), dollars(920), new=True)],
+        [Corrected(dollars(0), dollars(950), new=True)],
+        [Refused(Reason.NOT_CHARGED, dollars(950))],
+    ]
+    both: list[Operation] = [Capture(captured.account_id, captured.toll), Refund(captured.account_id, captured.toll)]
+    assert store.transact([both]) == [[Resolved("post"), Corrected(dollars(0), dollars(980), new=True)]]
+    assert store.read(verify).discrepancy is None
 
 
 def test_later_rows_have_higher_ids_across_processes(store: Store, url: str) -> None:

@@ -1,7 +1,7 @@
 """What can be asked of the ledger, and what it answers. Pure values; the rules are in `book.py` and `claims.py`."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
@@ -229,19 +229,25 @@ def undo(outcome: Outcome) -> Operation | None:
 # ── what a batch has to load ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Names(NamedTuple):
-    """What operations are about: account ids and keys, tolls, the spend keys of payments, and the keys of caps."""
+@dataclass(slots=True)
+class Names:
+    """What operations are about: account ids and keys, tolls, the spend keys of payments, and the keys of caps.
 
-    ids: set[int]
-    keys: set[str]
-    tolls: set[int]
-    spend_keys: set[str]
-    caps: set[str]
+    Of ``tolls`` only the journal says what became of them. Those in ``resolving`` may be taken for open by who promised
+    them: if they are not, no second resolution can be written.
+    """
+
+    ids: set[int] = field(default_factory=set)
+    keys: set[str] = field(default_factory=set)
+    tolls: set[int] = field(default_factory=set)
+    resolving: set[int] = field(default_factory=set)
+    spend_keys: set[str] = field(default_factory=set)
+    caps: set[str] = field(default_factory=set)
 
 
 def names_of(operations: Iterable[Operation]) -> Names:
     """What these operations are about, besides the revenue accounts that every batch needs."""
-    names = Names(set(), set(), set(), set(), set())
+    names = Names()
     for operation in operations:
         _NAMING[type(operation)](names, operation)
     return names
@@ -257,7 +263,12 @@ def _authorize(names: Names, operation: Authorize) -> None:
         names.caps.update(cap.key for cap in operation.caps)
 
 
-def _toll(names: Names, operation: Capture | Void | Refund | Reconcile) -> None:
+def _resolution(names: Names, operation: Capture | Void) -> None:
+    names.ids.add(operation.account)
+    names.resolving.add(operation.toll)
+
+
+def _correction(names: Names, operation: Refund | Reconcile) -> None:
     names.ids.add(operation.account)
     names.tolls.add(operation.toll)
 
@@ -282,10 +293,10 @@ def _payment(names: Names, operation: BeginSettlement | CompleteSettlement | End
 
 _NAMING: dict[type[Operation], Callable[[Names, Any], None]] = {
     Authorize: _authorize,
-    Capture: _toll,
-    Void: _toll,
-    Refund: _toll,
-    Reconcile: _toll,
+    Capture: _resolution,
+    Void: _resolution,
+    Refund: _correction,
+    Reconcile: _correction,
     Revoke: _account,
     Fund: _fund,
     Claim: _claim,

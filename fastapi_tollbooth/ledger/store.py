@@ -118,8 +118,8 @@ class Store:
         return outcomes
 
     def _load(self, connection: Connection, names: Names) -> Book:
-        known = self._memory.take_tolls(names.tolls)
-        names.tolls.difference_update(known)
+        known = self._memory.take_tolls(names.resolving - names.tolls)
+        names.tolls.update(names.resolving.difference(known))
         names.caps.update(cap.key for charge in known.values() for cap in charge.caps)
         version = self._dialect.version(connection)
         book = self._memory.book(names, version) or self._dialect.load(connection, names)
