@@ -6,8 +6,15 @@ import pytest
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import rows
-from fastapi_tollbooth.ledger.operations import BeginSettlement, Claim, Claimed, CompleteSettlement, Fund, Operation
-from fastapi_tollbooth.ledger.operations import Names
+from fastapi_tollbooth.ledger.operations import (
+    BeginSettlement,
+    Claim,
+    Claimed,
+    CompleteSettlement,
+    Fund,
+    Names,
+    Operation,
+)
 from fastapi_tollbooth.ledger.records import Account, Payment, PaymentRecord, PaymentState
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.tables import AccountRow, PaymentRow
