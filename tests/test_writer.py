@@ -153,12 +153,19 @@ async def test_an_answer_that_came_before_the_cancellation_is_taken_back(url: st
 def test_a_loop_that_closed_meanwhile_loses_nothing(url: str) -> None:
     ledger = Ledger(url)
     asyncio.run(ledger.apply(fund(100)))
+    began, closed = threading.Event(), threading.Event()
+
+    def occupy(_: Connection) -> None:
+        began.set()
+        closed.wait(60)
+
+    busy = threading.Thread(target=lambda: asyncio.run(ledger.read(occupy)))
+    busy.start()
+    assert began.wait(60)
 
     async def leave() -> None:
-        asyncio.get_running_loop().call_soon(lambda: None)
-        task = asyncio.ensure_future(ledger.apply(Authorize(KEY, dollars(60), "/")))
+        asyncio.get_running_loop().create_task(ledger.apply(Authorize(KEY, dollars(60), "/")))
         await asyncio.sleep(0)
-        task.remove_done_callback(lambda _: None)
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(leave())
@@ -166,6 +173,8 @@ def test_a_loop_that_closed_meanwhile_loses_nothing(url: str) -> None:
         task.cancel()
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
+    closed.set()
+    busy.join()
 
     async def settled() -> tuple[int, int]:
         for _ in range(200):

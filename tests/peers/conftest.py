@@ -1,5 +1,6 @@
 """Environments for third-party programs, each its own, and a real server for them to talk to."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -157,11 +158,20 @@ def _prepared(config: pytest.Config, key: tuple[str, ...], install: Callable[[Pa
     """The folder in pytest's cache that ``install`` has filled, now or in an earlier run."""
     folder = Path(config.cache.mkdir("peers")) / hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
     complete = folder / "complete.txt"
-    if not complete.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        install(folder)
-        complete.write_text("\n".join(key))
+    with _alone(folder):
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            install(folder)
+            complete.write_text("\n".join(key))
     return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While no other process of a parallel run is here."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _interpreter(environment: Path) -> Path:
