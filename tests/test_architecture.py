@@ -76,6 +76,7 @@ ORDER = [
     {"ledger.tables", "ledger.free_use", "ledger.__init__"},
     {"ledger.book"},
     {"ledger.claims"},
+    {"ledger.naming"},
     {"ledger.operations"},
     {"ledger.records"},
     {"variables"},
@@ -92,7 +93,7 @@ ORDER = [
     {"errors", "bounded"},
 ]
 PURE = {"pricing", "terms", "rules", "models", "facts", "glob", "toll", "money", "keeping"}
-PURE |= {"ledger.book", "ledger.claims", "ledger.operations", "ledger.records"}
+PURE |= {"ledger.book", "ledger.claims", "ledger.naming", "ledger.operations", "ledger.records"}
 MAX_LINES = 350
 
 

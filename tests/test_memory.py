@@ -12,12 +12,12 @@ from sqlalchemy import event
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import memory, sqlite
 from fastapi_tollbooth.ledger.memory import Memory
+from fastapi_tollbooth.ledger.naming import Names
 from fastapi_tollbooth.ledger.operations import (
     Authorize,
     Authorized,
     Capture,
     Fund,
-    Names,
     Operation,
     Outcome,
     Reason,

@@ -1,44 +1,34 @@
+import pytest
+
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger.operations import (
-    Authorize,
-    BeginSettlement,
-    Capture,
-    Claim,
-    CompleteSettlement,
+    Authorized,
+    Claimed,
     EndClaim,
-    Fund,
-    Names,
+    Moved,
     Operation,
-    Reconcile,
-    Refund,
-    Revoke,
+    Outcome,
+    Reason,
+    Refused,
+    Resolved,
     Void,
-    names_of,
+    undo,
 )
-from fastapi_tollbooth.ledger.records import Cap, Payment, PaymentState
+from fastapi_tollbooth.ledger.records import PaymentState
 
-DOLLAR = Money(1_000_000, Asset.USD)
-PAYMENT = Payment("x402", "x402:1", 1_000_000, Asset.USD, "x402:payer")
-
-
-def named(*operations: Operation) -> Names:
-    return names_of(operations)
+LEFT = Money(5, Asset.USD)
 
 
-def test_what_a_batch_has_to_load() -> None:
-    opened = named(Authorize(7, DOLLAR, "/"), Authorize("l402:aa", DOLLAR, "/"), Revoke("l402:bb"))
-    assert opened == Names(ids={7}, keys={"l402:aa", "l402:bb"})
-    for resolution in (Capture(1, 2), Void(1, 2)):
-        assert named(resolution) == Names(ids={1}, resolving={2})
-    for correction in (Refund(1, 2), Reconcile(1, 2, 3)):
-        assert named(correction) == Names(ids={1}, tolls={2})
-    for funding in (Fund("a", DOLLAR, PAYMENT), Claim(PAYMENT, "a", DOLLAR, "/")):
-        assert named(funding) == Names(keys={"a", "source:x402:USD"}, spend_keys={"x402:1"})
-    for about_a_payment in (
-        BeginSettlement("x402:1", 2),
-        CompleteSettlement("x402:1"),
-        EndClaim("x402:1", 2, PaymentState.FAILED),
-    ):
-        assert named(about_a_payment) == Names(spend_keys={"x402:1"})
-    cap = Cap("narrowed", DOLLAR)
-    assert named(Authorize(1, DOLLAR, "/", (cap,)), Void(1, 2)).caps == {"narrowed"}
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (Authorized(7, 1, LEFT), Void(1, 7)),
+        (Claimed(7, 1, settled=True, spend_key="x402:1"), Void(1, 7)),
+        (Claimed(7, 1, settled=False, spend_key="x402:1"), EndClaim("x402:1", 7, PaymentState.RELEASED)),
+        (Resolved("post"), None),
+        (Moved(PaymentState.SETTLED), None),
+        (Refused(Reason.INSUFFICIENT, LEFT), None),
+    ],
+)
+def test_what_takes_a_promise_back(outcome: Outcome, expected: Operation | None) -> None:
+    assert undo(outcome) == expected

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, text
 from fastapi_tollbooth import Asset, ConfigurationError, Money, TollboothSettings
 from fastapi_tollbooth.ledger import postgres
 from fastapi_tollbooth.ledger.book import apply
-from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Fund, Names
+from fastapi_tollbooth.ledger.naming import Names
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Fund
 from fastapi_tollbooth.ledger.records import Payment
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.tables import AccountRow, TransferRow

@@ -6,13 +6,13 @@ import pytest
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import rows
+from fastapi_tollbooth.ledger.naming import Names
 from fastapi_tollbooth.ledger.operations import (
     BeginSettlement,
     Claim,
     Claimed,
     CompleteSettlement,
     Fund,
-    Names,
     Operation,
 )
 from fastapi_tollbooth.ledger.records import Account, Payment, PaymentRecord, PaymentState

@@ -7,7 +7,8 @@ from sqlalchemy import Connection, text
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import sqlite
 from fastapi_tollbooth.ledger.book import apply
-from fastapi_tollbooth.ledger.operations import Fund, Names
+from fastapi_tollbooth.ledger.naming import Names
+from fastapi_tollbooth.ledger.operations import Fund
 from fastapi_tollbooth.ledger.records import Charge, Payment, PaymentRecord, PaymentState
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.tables import AccountRow, TransferRow

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from fastapi_tollbooth.ledger.operations import Names
+from fastapi_tollbooth.ledger.naming import Names
 from fastapi_tollbooth.ledger.records import Account, Book, Charge
 
 OPEN_TOLLS = 100_000

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
 from fastapi_tollbooth.ledger import rows, schema
-from fastapi_tollbooth.ledger.operations import Names
+from fastapi_tollbooth.ledger.naming import Names
 from fastapi_tollbooth.ledger.records import Book, source_key
 from fastapi_tollbooth.ledger.tables import ID_BLOCK
 from fastapi_tollbooth.money import Asset

@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import StaticPool
 
 from fastapi_tollbooth.ledger import rows, schema
-from fastapi_tollbooth.ledger.operations import Names
+from fastapi_tollbooth.ledger.naming import Names
 from fastapi_tollbooth.ledger.records import Book, PaymentRecord, source_key
 
 _LOAD = f"""

@@ -18,7 +18,8 @@ from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.ledger import schema, sqlite
 from fastapi_tollbooth.ledger.book import apply
 from fastapi_tollbooth.ledger.memory import Memory
-from fastapi_tollbooth.ledger.operations import Names, Operation, Outcome, Refused, names_of
+from fastapi_tollbooth.ledger.naming import Names, names_of
+from fastapi_tollbooth.ledger.operations import Operation, Outcome, Refused
 from fastapi_tollbooth.ledger.records import Book, revenue_key
 from fastapi_tollbooth.money import Asset
 
