@@ -25,9 +25,9 @@ from fastapi_tollbooth.rails.owner_caveats import OwnerCaveats, minted_for
 from fastapi_tollbooth.rails.x402.rail import X402Rail, account_of
 from fastapi_tollbooth.responses import answered_response, refusal_response
 from fastapi_tollbooth.settings import TollboothSettings
-from fastapi_tollbooth.settlement import visit_of
 from fastapi_tollbooth.terms import Terms
 from fastapi_tollbooth.toll import Quote
+from fastapi_tollbooth.visit import visit_of
 
 PATH = "/tollbooth/credits"
 MAX_BODY = 1_024

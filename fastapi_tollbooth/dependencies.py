@@ -24,10 +24,10 @@ from fastapi_tollbooth.request_facts import body_of
 from fastapi_tollbooth.responses import ensure_answered
 from fastapi_tollbooth.routes import Gate, gate_of, methods_of, template_of
 from fastapi_tollbooth.rules import Rule
-from fastapi_tollbooth.settlement import Visit, visit_of
 from fastapi_tollbooth.terms import FreeTier, Settle
 from fastapi_tollbooth.toll import Toll
 from fastapi_tollbooth.tollbooth import Tollbooth
+from fastapi_tollbooth.visit import Visit, visit_of
 
 logger = logging.getLogger("fastapi_tollbooth.pricing")
 

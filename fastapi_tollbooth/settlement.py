@@ -17,7 +17,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from typing import Protocol
 
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
@@ -25,14 +24,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_tollbooth.errors import BodyTooLarge, ConfigurationError, HookFailed, PricingFailed, Refusal
 from fastapi_tollbooth.keeping import Keeping
-from fastapi_tollbooth.rails import Receipt
 from fastapi_tollbooth.responses import answer, ensure_answered, with_receipt
 from fastapi_tollbooth.routes import gate_of
-from fastapi_tollbooth.toll import Quote, State, Toll
+from fastapi_tollbooth.toll import State, Toll
+from fastapi_tollbooth.visit import SCOPE_KEY, Engine, Visit
 
 logger = logging.getLogger("fastapi_tollbooth")
 
-SCOPE_KEY = "fastapi_tollbooth"
 POLICY_VIOLATION = 1008  # RFC 6455 §7.4.1
 METERED = 0.8
 """How much of a toll's deadline a metered response may take."""
@@ -46,66 +44,8 @@ _DECISIVE = (
 )
 
 
-class Engine(Protocol):
-    """What this layer needs of a `Tollbooth`."""
-
-    @property
-    def price_body_limit(self) -> int:
-        """Bytes of a body that may be read to find its price."""
-        ...
-
-    @property
-    def toll_deadline(self) -> float:
-        """Seconds after which an open toll is taken for one that was left behind."""
-        ...
-
-    def succeeded(self, status: int) -> bool:
-        """Whether a response with this status is what the caller pays for."""
-        ...
-
-    @property
-    def looks_at_responses(self) -> bool:
-        """Whether `waives` has to be asked."""
-        ...
-
-    async def waives(self, toll: Toll, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
-        """Whether the owner gives this response away, or raise the refusal that the caller gets instead of it."""
-        ...
-
-    def failed(self, error: Exception, toll: Toll | None) -> None:
-        """Hear of a request that failed by the service's fault."""
-        ...
-
-    async def hold(self, toll: Toll) -> Receipt:
-        """Make sure of a metered toll's money, or raise the refusal that the caller gets instead of the response."""
-        ...
-
-    async def capture(self, toll: Toll) -> Receipt:
-        """Earn the toll's money, or raise the refusal that the caller gets instead of the response."""
-        ...
-
-    async def void(self, toll: Toll) -> None:
-        """Give the toll's money back, whoever cancels the request meanwhile."""
-        ...
-
-
 class Withheld(Exception):
     """Unwinds the application when its response was withheld and the refusal was sent in its place."""
-
-
-class Visit:
-    """What priced dependencies and this layer share about one request: its engine, and its toll once there is one."""
-
-    # On the class, because unpriced requests never set them.
-    toll: Toll | None = None
-    quote: Quote | None = None
-    """The quote of a request that was priced before its body was read; without the connection."""
-    began = 0.0
-    """When a metered toll was asked for, on the monotonic clock."""
-    deferred = False
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
 
 
 class _Exchange:
@@ -257,22 +197,6 @@ class _Exchange:
                 return self._accepted
             case _:
                 return False
-
-
-def visit_of(connection: HTTPConnection) -> Visit:
-    """The visit that this request is.
-
-    Raises:
-        ConfigurationError: no tollbooth is installed on the application.
-    """
-    visit = connection.scope.get(SCOPE_KEY)
-    if not isinstance(visit, Visit):
-        raise ConfigurationError(
-            "no_tollbooth",
-            "a priced route was called, and no tollbooth is installed on its application: "
-            "call tollbooth.install(app) where the application is made",
-        )
-    return visit
 
 
 def require_installable(app: object) -> None:

@@ -43,12 +43,13 @@ from fastapi_tollbooth.rates import RateSource
 from fastapi_tollbooth.responses import refusal_handler
 from fastapi_tollbooth.routes import prices_of
 from fastapi_tollbooth.settings import TollboothSettings
-from fastapi_tollbooth.settlement import SettlementLayer, require_installable, visit_of
+from fastapi_tollbooth.settlement import SettlementLayer, require_installable
 from fastapi_tollbooth.takers import Takers
 from fastapi_tollbooth.terms import FreeTier
 from fastapi_tollbooth.toll import Quote, Toll
 from fastapi_tollbooth.upkeep import Recovered, alive, recover, upkeep
 from fastapi_tollbooth.variables import read_settings
+from fastapi_tollbooth.visit import visit_of
 
 logger = logging.getLogger("fastapi_tollbooth")
 

@@ -32,6 +32,7 @@ ORDER = [
     {"own_routes"},
     {"request_facts"},
     {"routes", "responses"},
+    {"visit"},
     {"rails.configured"},
     {"rails.x402.rail"},
     {"rails.prepaid"},

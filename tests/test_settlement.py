@@ -18,8 +18,8 @@ from starlette.requests import Request
 
 from fastapi_tollbooth import PaymentRequired, Toll, priced
 from fastapi_tollbooth.errors import Unavailable
-from fastapi_tollbooth.settlement import SCOPE_KEY
 from fastapi_tollbooth.testing import PAYMENT_HEADER, FakeTollbooth, PayingClient
+from fastapi_tollbooth.visit import SCOPE_KEY
 
 Message = MutableMapping[str, Any]
 
