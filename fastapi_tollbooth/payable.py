@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.money import Money
-from fastapi_tollbooth.pricing import PricedRoute
+from fastapi_tollbooth.price_list import PricedRoute
 from fastapi_tollbooth.rails import Rail
 
 MEND = "declare a price that its token can express, or configure another token or rail"

@@ -6,7 +6,8 @@ from starlette.requests import HTTPConnection
 
 from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.money import Money
-from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
+from fastapi_tollbooth.price_list import PricedRoute
+from fastapi_tollbooth.pricing import RoutePrice
 from fastapi_tollbooth.request_facts import facts_of
 from fastapi_tollbooth.routes import template_of
 from fastapi_tollbooth.toll import Quote

@@ -12,7 +12,8 @@ from starlette.routing import Mount
 from starlette.types import Scope
 
 from fastapi_tollbooth.money import Money
-from fastapi_tollbooth.pricing import PricedRoute, RoutePrice, describe
+from fastapi_tollbooth.price_list import PricedRoute, describe
+from fastapi_tollbooth.pricing import RoutePrice
 
 MAX_TEMPLATE = 200
 

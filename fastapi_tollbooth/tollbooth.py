@@ -33,7 +33,8 @@ from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.openapi import document
 from fastapi_tollbooth.own_routes import OwnRoutes
 from fastapi_tollbooth.payable import require_payable, with_rails
-from fastapi_tollbooth.pricing import PricedRoute, RoutePrice
+from fastapi_tollbooth.price_list import PricedRoute
+from fastapi_tollbooth.pricing import RoutePrice
 from fastapi_tollbooth.quoting import Compute, quoted, require_total, standing
 from fastapi_tollbooth.rails import Rail, Receipt, Settles
 from fastapi_tollbooth.rails.configured import can_sign, configured_rails

@@ -58,6 +58,7 @@ ORDER = [
         "rails.x402.__init__",
     },
     {"rails.macaroon", "rails.__init__"},
+    {"price_list"},
     {"pricing", "toll"},
     {"rules", "models"},
     {"facts", "glob"},
@@ -93,7 +94,7 @@ ORDER = [
     {"access", "background", "cors"},
     {"errors", "bounded"},
 ]
-PURE = {"pricing", "terms", "rules", "models", "facts", "glob", "toll", "money", "keeping"}
+PURE = {"price_list", "pricing", "terms", "rules", "models", "facts", "glob", "toll", "money", "keeping"}
 PURE |= {"ledger.book", "ledger.claims", "ledger.naming", "ledger.operations", "ledger.records"}
 MAX_LINES = 350
 
