@@ -494,7 +494,7 @@ def test_models_decide() -> None:
     shop = Shop(priced(models={"gpt-4o": "$0.05", "gpt-4o-mini": "$0.005"}, fallback="$0.02"))
     assert shop.asked(json={"model": "gpt-4o-2024-08-06"}) == ("$0.05", "model gpt-4o")
     assert shop.asked(json={"model": "gpt-4o-mini"}) == ("$0.005", "model gpt-4o-mini")
-    assert shop.asked(json={"model": "claude-opus-4"}) == ("$0.09", "model claude-opus-4")
+    assert shop.asked(json={"model": "claude-opus-4-5"}) == ("$0.03", "model claude-opus-4-5")
     assert shop.asked(json={"model": "mystery"}) == ("$0.02", "fallback")
     assert shop.asked() == ("$0.02", "fallback")
 
