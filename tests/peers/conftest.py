@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.environments import INSTALL_SECONDS, interpreter_of, make_environment
+from tests.environments import install as install_into
 from tests.peers.redis_server import Redis
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +31,6 @@ PythonOf = Callable[..., Path]
 NodeFolderOf = Callable[..., Path]
 ProgramOf = Callable[..., Path]
 
-_INSTALL_SECONDS = 600
 _CLIENT_SECONDS = 60
 _START_SECONDS = 30
 
@@ -40,11 +41,9 @@ def python_of(pytestconfig: pytest.Config) -> PythonOf:
 
     def interpreter(*requirements: str) -> Path:
         def install(folder: Path) -> None:
-            _run([sys.executable, "-m", "venv", folder], timeout=_INSTALL_SECONDS)
-            pip: Command = [_interpreter(folder), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-            _run([*pip, *requirements], timeout=_INSTALL_SECONDS)
+            install_into(make_environment(folder), *requirements)
 
-        return _interpreter(_prepared(pytestconfig, (platform.python_version(), *requirements), install))
+        return interpreter_of(_prepared(pytestconfig, (platform.python_version(), *requirements), install))
 
     return interpreter
 
@@ -62,7 +61,7 @@ def node_folder_of(pytestconfig: pytest.Config) -> NodeFolderOf:
             # A package.json of its own keeps npm from looking for one in the folders above.
             (folder / "package.json").write_text('{"private": true}')
             flags = ["--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
-            _run([npm, "install", *flags, *packages], cwd=folder, timeout=_INSTALL_SECONDS)
+            _run([npm, "install", *flags, *packages], cwd=folder, timeout=INSTALL_SECONDS)
 
         return _prepared(pytestconfig, ("npm", *packages), install)
 
@@ -172,10 +171,6 @@ def _alone(folder: Path) -> Iterator[None]:
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _interpreter(environment: Path) -> Path:
-    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def _run(

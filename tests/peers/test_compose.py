@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 import yaml
 
 from tests.databases import PostgresServer
+from tests.environments import install, make_environment
 from tests.nodes import KEY, Book, serving
 from tests.nodes.vendors import phoenixd
 from tests.peers.conftest import Command, ProgramOf, PythonOf
@@ -81,7 +81,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     """The Dockerfile, line by line; what makes users of the system is left out."""
     folder = tmp_path_factory.mktemp("image")
     environment = folder / "environment"
-    run([sys.executable, "-m", "venv", environment], folder, dict(os.environ))
+    python = make_environment(environment)
     made = Image(folder / "srv", environment / "bin", [])
     made.folder.mkdir()
     text = re.sub(r"\\\n\s*", "", (EXAMPLE / "Dockerfile").read_text())
@@ -95,10 +95,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
                     shutil.copytree(ROOT / source, made.folder / target, ignore=ignore)
                 else:
                     shutil.copy(ROOT / source, made.folder / target)
-        elif instruction == "RUN" and "pip install" in rest:
-            command = shlex.split(rest.replace(" --no-cache-dir", " --quiet --disable-pip-version-check"))
-            own = {name: value for name, value in os.environ.items() if not name.startswith("TOLLBOOTH_")}
-            run(command, made.folder, {**own, "PATH": f"{made.programs}:{os.environ['PATH']}"}, 400)
+        elif instruction == "RUN" and rest.startswith("pip install "):
+            arguments = shlex.split(rest.removeprefix("pip install").replace(" --no-cache-dir", ""))
+            install(python, *arguments, cwd=made.folder)
         elif instruction == "CMD":
             made.command.extend(json.loads(rest))
         else:

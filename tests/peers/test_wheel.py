@@ -7,22 +7,26 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import httpx
 import pytest
 
+from tests.environments import install, make_environment
 from tests.service import free_port
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-MOST_SECONDS = 0.6
+MOST = 1.2
+"""Of the time that FastAPI and SQLModel, which are imported with it, take themselves."""
 IMPORT = """
 import time
+began = time.perf_counter()
 import fastapi, sqlmodel
-start = time.perf_counter()
+between = time.perf_counter()
 from fastapi_tollbooth import Toll, Tollbooth, priced
-print(time.perf_counter() - start)
+print((time.perf_counter() - between) / (between - began))
 """
 
 
@@ -42,9 +46,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def python(wheel: Path) -> Path:
     environment = wheel.parent / "environment"
-    run(sys.executable, "-m", "venv", environment, cwd=wheel.parent)
-    interpreter = environment / "bin" / "python"
-    run(interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=wheel.parent)
+    interpreter = make_environment(environment)
+    install(interpreter, wheel)
     return interpreter
 
 
@@ -76,8 +79,7 @@ def test_it_has_what_it_needs_and_nothing_else(wheel: Path) -> None:
 
 def test_it_is_imported_soon(python: Path, tmp_path: Path) -> None:
     run(python, "-c", IMPORT, cwd=tmp_path)  # compiles
-    seconds = min(float(run(python, "-c", IMPORT, cwd=tmp_path)) for _ in range(5))
-    assert seconds < MOST_SECONDS
+    assert median(float(run(python, "-c", IMPORT, cwd=tmp_path)) for _ in range(5)) < MOST
 
 
 def test_the_application_of_the_readme_is_paid(shop: str) -> None:
