@@ -58,9 +58,10 @@ class Takers:
             receipt = await _settled(taker, taker.capture(toll))
         except CredentialRefused as refused:
             raise await self._void_unpaid(toll, refused) from refused
-        toll.advance(Event.CAPTURE)
-        if toll.payer:
-            self._paid(toll)
+        if toll.is_open:  # or who captured it at the same time, as its response ended, was told first
+            toll.advance(Event.CAPTURE)
+            if toll.payer:
+                self._paid(toll)
         return receipt
 
     async def void(self, toll: Toll) -> None:

@@ -3,10 +3,11 @@
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import archive as archiving
@@ -219,6 +220,25 @@ async def test_the_last_hour_stays(ledger: Ledger, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(archiving, "KEPT", timedelta(hours=1))
     await spend(ledger)
     assert await Books(ledger).archive(LATER, tmp_path / "old.jsonl") == 0
+
+
+async def test_what_was_resolved_in_the_last_hour_stays(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiving, "KEPT", timedelta(hours=1))
+    old, young = await toll(ledger), await toll(ledger)
+    for each in (old, young, await toll(ledger)):
+        await ledger.apply(Void(each.account_id, each.toll))
+    ago = [(datetime.now(UTC) - timedelta(hours=hours)).isoformat(" ") for hours in (3, 2)]
+    statements = [
+        f"UPDATE tollbooth_transfer SET created_at = '{ago[0]}' WHERE id IN ({old.toll}, {young.toll})",
+        f"UPDATE tollbooth_transfer SET created_at = '{ago[1]}' WHERE toll_id = {old.toll}",
+    ]
+    for statement in statements:
+        await ledger.execute(partial(Connection.exec_driver_sql, statement=statement))
+    assert await Books(ledger).archive(LATER, tmp_path / "old.jsonl") == 2
+    [first, second] = map(json.loads, (tmp_path / "old.jsonl").read_text().splitlines())
+    assert (first["id"], second["toll_id"]) == (old.toll, old.toll)
 
 
 def test_what_may_be_archived_is_remembered_by_nobody() -> None:

@@ -3,8 +3,10 @@
 import asyncio
 import resource
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -124,6 +126,27 @@ def test_a_file_that_is_replaced_is_the_truth_from_then_on(worker: Worker, file:
     for suffix in ("-wal", "-shm"):
         file.with_name(file.name + suffix).unlink(missing_ok=True)
     copy.rename(file)
+    assert paid(worker).status_code == 200
+    worker.stop()
+    settled(f"sqlite:///{file}", 2)
+
+
+def test_a_log_of_the_file_before_is_not_written_into_the_new_one(worker: Worker, file: Path) -> None:
+    assert paid(worker).status_code == 200
+    time.sleep(0.2)
+    copy = file.with_name("copy.db")
+    with closing(sqlite3.connect(file)) as live, closing(sqlite3.connect(copy)) as backup:
+        live.backup(backup)
+    for _ in range(3):
+        assert paid(worker).status_code == 200  # which the backup does not know
+    time.sleep(0.2)
+    copy.rename(file)
+    for _ in range(2):
+        refused = paid(worker)
+        assert (refused.status_code, refused.json()["reason"]) == (503, "ledger_unavailable")
+    assert runs(worker) == 4
+    for suffix in ("-wal", "-shm"):
+        file.with_name(file.name + suffix).unlink()
     assert paid(worker).status_code == 200
     worker.stop()
     settled(f"sqlite:///{file}", 2)

@@ -1,5 +1,6 @@
 """Settling with a taker that answers, refuses, or does not know. What a response does then: `test_settlement.py`."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -49,6 +50,23 @@ def takers(taker: Taker) -> Takers:
 
 def toll() -> Toll:
     return Toll("7", CENT, CENT, None, "payer", "taker", "/")
+
+
+async def test_a_toll_that_is_captured_twice_at_once_is_paid_once() -> None:
+    taker, of, asked = Taker(), toll(), asyncio.Event()
+
+    async def capture(toll: Toll) -> Receipt:
+        await asked.wait()
+        return await Taker.capture(taker, toll)
+
+    taker.capture = capture  # type: ignore[method-assign]
+    settling = takers(taker)
+    # As its deadline comes near, and as its last byte is handed over.
+    both = [asyncio.create_task(settling.capture(of)) for _ in range(2)]
+    await asyncio.sleep(0)
+    asked.set()
+    assert [(await each).headers for each in both] == 2 * [(("X-Paid", "1"),)]
+    assert (of.state, taker.paid) == (State.CAPTURED, [of])
 
 
 async def test_a_toll_is_held_and_captured_once() -> None:

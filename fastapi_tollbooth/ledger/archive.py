@@ -16,8 +16,8 @@ from fastapi_tollbooth.ledger.tables import metadata
 
 CHUNK = 2_000
 KEPT = timedelta(hours=1)
-"""What began later stays. A process that is slower than its toll's deadline, so that another one has voided the toll,
-finds here that it is resolved; it believes its own memory for a shorter time (`store.REMEMBERED_SECONDS`)."""
+"""What was resolved later stays. A process that is slower than its toll's deadline, so that another one has voided the
+toll, finds here that it is; it believes its own memory for a shorter time (`memory.REMEMBERED_SECONDS`)."""
 
 _account = metadata.tables["tollbooth_account"]
 _transfer = metadata.tables["tollbooth_transfer"]
@@ -33,11 +33,12 @@ def archive_some(connection: Connection, before: datetime, keep: Callable[[str],
 
     Args:
         connection: Inside a transaction of its own.
-        before: Tolls and payments that began earlier are archived, if they are resolved, and if that was an hour ago.
+        before: Tolls and payments that began earlier are archived, if they were resolved an hour ago.
         keep: Gets the transfers, a JSON object a line. What it was given is deleted when the transaction commits; after
             a crash in between, the same lines come again.
     """
-    rows = _rows(connection, min(before, datetime.now(UTC) - KEPT))
+    latest = datetime.now(UTC) - KEPT
+    rows = _rows(connection, min(before, latest), latest)
     if not rows:
         # Holders make caps as they like, and a request that fails costs them nothing: one that is not used goes, too.
         connection.execute(delete(_cap).where(_cap.c.used == 0))
@@ -53,7 +54,7 @@ def archive_some(connection: Connection, before: datetime, keep: Callable[[str],
     return len(rows)
 
 
-def _rows(connection: Connection, before: datetime) -> Sequence[Row[Any]]:
+def _rows(connection: Connection, before: datetime, latest: datetime) -> Sequence[Row[Any]]:
     newest = connection.execute(
         select(_transfer.c.id, _transfer.c.toll_id).order_by(_transfer.c.id.desc()).limit(1)
     ).first()
@@ -63,7 +64,11 @@ def _rows(connection: Connection, before: datetime) -> Sequence[Row[Any]]:
     begun = and_(_transfer.c.created_at < before, _transfer.c.id.not_in([newest.id, newest.toll_id or newest.id]))
     resolved = (
         select(_resolution.c.id)
-        .where(_resolution.c.toll_id == _transfer.c.id, _resolution.c.kind == _transfer.c.kind)
+        .where(
+            _resolution.c.toll_id == _transfer.c.id,
+            _resolution.c.kind == _transfer.c.kind,
+            _resolution.c.created_at < latest,
+        )
         .exists()
     )
     first = (

@@ -4,9 +4,11 @@ Open tolls: what this process has promised and not yet resolved. Another process
 index on resolutions fails the batch, all this is forgotten, and the next try loads the truth.
 
 Accounts: what the last batches have made of them. They are the truth as long as nobody else has written, which only a
-database with one writer at a time can tell: it gives a ``version`` that changes when anybody else writes.
+database with one writer at a time can tell: it gives a ``version`` that changes when anybody else writes. It means
+nothing to another connection, and behind another one may be another past: each begins with an empty memory.
 """
 
+import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -21,13 +23,18 @@ REMEMBERED_SECONDS = 900.0
 it may have been archived, and with it the rows that keep it from being resolved twice (`archive.KEPT`)."""
 
 
+def _seconds() -> float:
+    # Goes on while the machine sleeps, where there is such a clock.
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
 class Memory:
-    """Belongs to one connection and one thread. Whoever's batch fails calls `forget`: what it changed never was."""
+    """Belongs to one connection and one thread. Whose batch fails, or who connects, calls `forget`."""
 
     def __init__(self) -> None:
         self._open: dict[int, Charge] = {}
         self._older: dict[int, Charge] = {}
-        self._turned = time.monotonic()
+        self._turned = _seconds()
         self._version: int | None = None
         self._next_id = 0
         self._accounts: dict[int, Account] = {}
@@ -61,19 +68,25 @@ class Memory:
         book.add(accounts)
         return book
 
-    def remember(self, book: Book, keys: Iterable[str]) -> None:
-        """What a batch has made of its book, now that it is durable. ``keys`` are those that it asked for."""
-        open_ = {toll: charge for toll, charge in book.charges.items() if charge.resolved_by is None}
+    def is_ahead_of(self, book: Book) -> bool:
+        """Whether a book that was loaded knows less than was written before: an older state was restored."""
+        return book.next_id < self._next_id
+
+    def remember(self, book: Book, names: Names) -> None:
+        """What a batch has made of its book, now that it is durable. ``names`` are what it was about."""
+        # One that was asked for and is still open was not promised just now: the next batch looks it up.
+        asked = names.resolving | names.tolls
+        open_ = {toll: charge for toll, charge in book.charges.items() if not (charge.resolved_by or toll in asked)}
         if len(self._open) + len(open_) <= OPEN_TOLLS:
             self._open.update(open_)
         if self._version is None:
             return
+        self._next_id = book.next_id
         if len(self._accounts) + len(self._ids) > ACCOUNTS:
             self.forget_accounts()
             return
-        self._next_id = book.next_id
         self._accounts.update(book.accounts)
-        for key in keys:
+        for key in names.keys:
             account = book.find(key)
             # That there is none is worth knowing, too: nobody opens one unseen.
             self._ids[key] = None if account is None else account.id
@@ -82,6 +95,7 @@ class Memory:
         """Know nothing: somebody else wrote what is remembered here, or a batch failed half-way through its book."""
         self._open.clear()
         self._older.clear()
+        self._next_id = 0
         self.forget_accounts()
 
     def forget_accounts(self) -> None:
@@ -91,7 +105,7 @@ class Memory:
         self._ids.clear()
 
     def _grow_older(self) -> None:
-        elapsed = time.monotonic() - self._turned
+        elapsed = _seconds() - self._turned
         if elapsed >= REMEMBERED_SECONDS:
             self._older = self._open if elapsed < 2 * REMEMBERED_SECONDS else {}
             self._open, self._turned = {}, self._turned + elapsed

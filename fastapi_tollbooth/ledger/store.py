@@ -32,6 +32,9 @@ logger = logging.getLogger("fastapi_tollbooth.ledger")
 
 T = TypeVar("T")
 
+_Identity = tuple[int, int]
+"""A file, whatever its name is: its device and inode."""
+
 _ATTEMPTS = 5
 
 _OF_PARENTS: list[Connection | None] = []
@@ -89,7 +92,7 @@ class Store:
         self._engine = self._dialect.engine_for(location)
         self._lock_file: BinaryIO | None = None
         self._connection: Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._files: tuple[_Identity, _Identity | None] | None = None
         self._process = 0
         self._memory = Memory()
 
@@ -115,7 +118,7 @@ class Store:
         except BaseException:
             self._memory.forget()
             raise
-        self._memory.remember(book, names.keys)
+        self._memory.remember(book, names)
         return outcomes
 
     def _load(self, connection: Connection, names: Names) -> Book:
@@ -124,6 +127,10 @@ class Store:
         names.caps.update(cap.key for charge in known.values() for cap in charge.caps)
         version = self._dialect.version(connection)
         book = self._memory.book(names, version) or self._dialect.load(connection, names)
+        if self._memory.is_ahead_of(book):
+            self._memory.forget()
+            names.tolls.update(known)
+            return self._dialect.load(connection, names)
         book.charges.update(known)
         return book
 
@@ -175,6 +182,8 @@ class Store:
     def _transaction(self, begin: str, *, batching: bool = False) -> Iterator[Connection]:
         connection = self._connect()
         with self._queue_among_processes():
+            if self._is_replaced():
+                raise FileNotFoundError("the ledger's file was replaced while others were writing to it")
             try:
                 with self._dialect.batching(connection) if batching else nullcontext():
                     connection.exec_driver_sql(begin)
@@ -206,16 +215,14 @@ class Store:
             )
         _OF_PARENTS.append(self._connection)  # not closed: that would end the parent's session
         self._connection = None
-        self._memory.forget()
 
     def _connect(self) -> Connection:
         if self._connection is not None and self._process != os.getpid():
             self._leave_to_parent()
-        if self.path is not None and self._file is not None and self._file != _identity(self.path):
-            # Somebody put another file in its place, such as a backup. What this one says is no longer the truth.
-            self.close()
-            self._memory.forget()
+        if self._is_replaced():
+            self._leave_replaced()
         if self._connection is None:
+            self._memory.forget()
             with ExitStack() as on_failure:
                 connection = on_failure.enter_context(self._unchecked())
                 if self.is_served:
@@ -225,8 +232,24 @@ class Store:
                         self._dialect.migrate(connection)
                 on_failure.pop_all()
             self._connection, self._process = connection, os.getpid()
-            self._file = None if self.path is None else _identity(self.path)
+            self._files = None if self.path is None else (_identity(self.path), _log_of(self.path))
         return self._connection
+
+    def _is_replaced(self) -> bool:
+        return self.path is not None and self._files is not None and self._files[0] != _identity(self.path)
+
+    def _leave_replaced(self) -> None:
+        # Somebody put another file in its place, such as a backup. What this one says is no longer the truth.
+        if self.path is not None and self._files is not None:
+            log = _log_of(self.path)
+            if log is not None and self._files[1] in (log, None):
+                logger.error(
+                    "%s is another file than before, and SQLite would write the %s-wal of the other into it: remove "
+                    "that, and the -shm",
+                    *2 * (self.path.name,),
+                )
+                raise FileExistsError("the log of another file lies beside the ledger's")
+        self.close()
 
     def _unchecked(self) -> Connection:
         if self.path is not None and self._lock_file is None:
@@ -249,10 +272,15 @@ class Store:
             connection.close()
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> _Identity:
     # Of a file that is gone this raises: SQLite would go on writing to it, and a new one would know no spent payment.
     status = path.stat()
     return status.st_dev, status.st_ino
+
+
+def _log_of(path: Path) -> _Identity | None:
+    log = path.with_name(f"{path.name}-wal")
+    return _identity(log) if log.exists() else None
 
 
 def parsed(url: str) -> URL:

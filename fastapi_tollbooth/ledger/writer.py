@@ -250,8 +250,11 @@ class Ledger:
                 return False
             if self._owed:
                 logger.error("%d captures or voids were not written before the end: they stay pending", len(self._owed))
-            self._store.close()
             self._thread = None
+            try:
+                self._store.close()
+            except _DATABASE_ERRORS as error:  # whoever waits for the end must hear of it
+                logger.error("the ledger's database could not be closed: %s", type(error).__name__)
             return True
 
     def _write(self, asked: list[_Apply]) -> tuple[list[_Wake], bool]:
