@@ -53,8 +53,8 @@ class Keeper(Protocol):
         """Forget everything that is not written down."""
         ...
 
-    def hand_over(self) -> None:
-        """Let another worker go on, which remembers what it did last."""
+    def hand_over(self, reconnects: bool) -> None:
+        """Let another worker go on, which remembers what it did last, but for what was true of a connection it lost."""
         ...
 
     def balances(self) -> dict[str, tuple[int, int]]:
@@ -311,10 +311,10 @@ class LedgerMachine(RuleBasedStateMachine):
         """What is written down is all that is needed to go on."""
         self.keeper.crash()
 
-    @rule()
-    def hand_over(self) -> None:
+    @rule(reconnects=st.booleans())
+    def hand_over(self, reconnects: bool) -> None:
         """What one worker remembers does not hide what another has written."""
-        self.keeper.hand_over()
+        self.keeper.hand_over(reconnects)
 
     @invariant()
     def the_books_are_right(self) -> None:

@@ -336,7 +336,7 @@ class _Rules:
     def crash(self) -> None:
         """Everything is written down after every operation."""
 
-    def hand_over(self) -> None:
+    def hand_over(self, reconnects: bool) -> None:
         """Nobody else keeps these books."""
 
     def balances(self) -> dict[str, tuple[int, int]]:

@@ -201,7 +201,9 @@ class _Stored:
         self.store.close()
         self.store = Store(self.url)
 
-    def hand_over(self) -> None:
+    def hand_over(self, reconnects: bool) -> None:
+        if reconnects:
+            self.other.close()
         self.store, self.other = self.other, self.store
 
     def balances(self) -> dict[str, tuple[int, int]]:
