@@ -18,7 +18,7 @@ from fastapi_tollbooth.errors import ConfigurationError
 from fastapi_tollbooth.ledger.schema import HEAD
 from fastapi_tollbooth.ledger_commands import ledger
 from fastapi_tollbooth.models import built_in
-from fastapi_tollbooth.terminal import AsJson, DatabaseUrl, print_json, store_at, told
+from fastapi_tollbooth.terminal import AsJson, DatabaseUrl, print_json, require_ledger, store_at, told
 from fastapi_tollbooth.tollbooth import Tollbooth
 from fastapi_tollbooth.upkeep import Recovered
 from fastapi_tollbooth.variables import page
@@ -114,20 +114,27 @@ def settings() -> None:
 
 
 @db.command()
-def upgrade(database_url: DatabaseUrl = None) -> None:
+def upgrade(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
     """Make the ledger's tables, or bring them to the revision that this version needs."""
     with store_at(database_url) as store:
         before = store.revision()
         store.upgrade()
-    typer.echo(f"{before or 'no tables'} -> {HEAD}" if before != HEAD else f"{HEAD}, as needed")
+    if as_json:
+        print_json({"before": before, "revision": HEAD})
+    else:
+        typer.echo(f"{before or 'no tables'} -> {HEAD}" if before != HEAD else f"{HEAD}, as needed")
 
 
 @db.command()
-def current(database_url: DatabaseUrl = None) -> None:
+def current(as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
     """Print the revision of the ledger's tables; exit with 1 when it is not the one that this version needs."""
     with store_at(database_url) as store:
+        require_ledger(store)
         found = store.revision()
-    typer.echo(f"{found or 'no tables'}; this version needs {HEAD}")
+    if as_json:
+        print_json({"revision": found, "needed": HEAD})
+    else:
+        typer.echo(f"{found or 'no tables'}; this version needs {HEAD}")
     if found != HEAD:
         raise typer.Exit(1)
 
@@ -143,6 +150,8 @@ def reconcile(
 
     async def settle() -> Recovered:
         tollbooth = Tollbooth() if app is None else _tollbooth_of(app)
+        if not tollbooth.ledger.exists:
+            raise typer.BadParameter("there is no ledger there yet")
         try:
             return await tollbooth.recover()
         finally:

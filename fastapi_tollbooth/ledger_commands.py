@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from fastapi_tollbooth.ledger.audit import verify as audited
+from fastapi_tollbooth.ledger.books import Books
 from fastapi_tollbooth.ledger.export import as_csv, as_json_lines
+from fastapi_tollbooth.ledger.operations import Corrected
 from fastapi_tollbooth.ledger.records import PaymentState
-from fastapi_tollbooth.ledger.reports import TollState, statement
+from fastapi_tollbooth.ledger.reports import PaymentEntry, TollEntry, TollState, is_payer, statement
 from fastapi_tollbooth.money import Money
 from fastapi_tollbooth.terminal import AsJson, DatabaseUrl, keep_books, moment, print_json, require_ledger, store_at
 
@@ -103,11 +105,12 @@ def tolls(
     database_url: DatabaseUrl = None,
 ) -> None:
     """List tolls, newest first."""
-    found = keep_books(
-        database_url,
-        lambda books: books.tolls(account=account, route=route, state=state, since=since, until=until, limit=limit),
-    )
-    _print(found, as_json)
+
+    async def find(books: Books) -> list[TollEntry]:
+        await _require_account(books, account)
+        return await books.tolls(account=account, route=route, state=state, since=since, until=until, limit=limit)
+
+    _print(keep_books(database_url, find), as_json)
 
 
 @ledger.command()
@@ -122,11 +125,12 @@ def payments(
     database_url: DatabaseUrl = None,
 ) -> None:
     """List external payments, newest first."""
-    found = keep_books(
-        database_url,
-        lambda books: books.payments(account=account, rail=rail, state=state, since=since, until=until, limit=limit),
-    )
-    _print(found, as_json)
+
+    async def find(books: Books) -> list[PaymentEntry]:
+        await _require_account(books, account)
+        return await books.payments(account=account, rail=rail, state=state, since=since, until=until, limit=limit)
+
+    _print(keep_books(database_url, find), as_json)
 
 
 @ledger.command()
@@ -140,44 +144,51 @@ def grant(
     account: Account,
     amount: Annotated[str, typer.Argument(help='How much, such as "$5" or "100 sat".')],
     grant_id: GrantId = None,
+    as_json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Give an account credit."""
-    now = keep_books(database_url, lambda books: books.grant(account, amount, grant_id=grant_id))
-    typer.echo(f"{account} has {now}")
+    granted = keep_books(database_url, lambda books: books.grant(account, amount, grant_id=grant_id))
+    _say(
+        {"account": account, "balance": granted.balance, "new": granted.new},
+        f"{account} has {granted.balance}" + _before(granted.new, "granted"),
+        as_json,
+    )
 
 
 @ledger.command()
 def refund(
     toll: TollId,
     amount: Annotated[str | None, typer.Argument(help="How much of it; all where left out.")] = None,
+    as_json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Give back what a toll cost, once."""
-    cost = keep_books(database_url, lambda books: books.refund(toll, amount))
-    typer.echo(f"toll {toll} costs {cost} now")
+    _say_corrected(toll, keep_books(database_url, lambda books: books.refund(toll, amount)), "refunded", as_json)
 
 
 @ledger.command()
 def reconcile(
     toll: TollId,
     actual: Annotated[str, typer.Argument(help="What it really cost.")],
+    as_json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Correct a toll to what it really cost, once."""
-    cost = keep_books(database_url, lambda books: books.reconcile(toll, actual))
-    typer.echo(f"toll {toll} costs {cost} now")
+    _say_corrected(toll, keep_books(database_url, lambda books: books.reconcile(toll, actual)), "reconciled", as_json)
 
 
 @ledger.command()
 def revoke(
     account: Account,
     undo: Annotated[bool, typer.Option("--undo", help="Open it again.")] = False,
+    as_json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Close an account to new requests. What it holds stays."""
     keep_books(database_url, lambda books: books.revoke(account, revoked=not undo))
-    typer.echo(f"{account} is {'open' if undo else 'revoked'}")
+    is_now = "open" if undo else "revoked"
+    _say({"account": account, "revoked": not undo}, f"{account} is {is_now}", as_json)
 
 
 @ledger.command()
@@ -193,6 +204,8 @@ def export(
     written = as_csv if format_ is Format.CSV else as_json_lines
     with store_at(database_url) as store:
         require_ledger(store)
+        if account is not None and not store.read(lambda connection: is_payer(connection, account)):
+            raise typer.BadParameter("there is no such account")
         store.read(lambda connection: _write(to, written(statement(connection, account, since, until))))
 
 
@@ -202,11 +215,13 @@ def archive(
         datetime, typer.Argument(parser=moment, help="What began before this day or time, such as 2026-01-31.")
     ],
     to: Annotated[Path, typer.Option(help="The file that gets the transfers, as JSON Lines.")],
+    as_json: AsJson = False,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Move old transfers out of the database into a file. Balances and spend keys stay."""
     moved = keep_books(database_url, lambda books: books.archive(before, to))
-    typer.echo(f"{moved} transfers archived in {to}")
+    none = "" if moved else ": what was not resolved an hour ago stays"
+    _say({"archived": moved, "file": str(to)}, f"{moved} transfers archived in {to}{none}", as_json)
 
 
 def _write(to: Path | None, lines: Iterable[str]) -> None:
@@ -215,6 +230,27 @@ def _write(to: Path | None, lines: Iterable[str]) -> None:
         return
     with to.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)
+
+
+async def _require_account(books: Books, account: str | None) -> None:
+    if account is not None:
+        await books.balance(account)
+
+
+def _say(fields: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        print_json(fields)
+    else:
+        typer.echo(text)
+
+
+def _say_corrected(toll: int, done: Corrected, what: str, as_json: bool) -> None:
+    fields = {"toll": toll, "cost": done.earned, "balance": done.balance, "new": done.new}
+    _say(fields, f"toll {toll} costs {done.earned} now" + _before(done.new, what), as_json)
+
+
+def _before(new: bool, what: str) -> str:
+    return "" if new else f": it was {what} before, and nothing has changed"
 
 
 def _print(found: Iterable[Any], as_json: bool) -> None:

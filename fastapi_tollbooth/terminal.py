@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
 from fastapi_tollbooth.errors import ConfigurationError, LedgerRefused, Refusal
 from fastapi_tollbooth.ledger.books import Books
@@ -18,6 +18,8 @@ from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.variables import read_settings
 
 T = TypeVar("T")
+
+_TELLING = (OperationalError, ProgrammingError)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 DatabaseUrl = Annotated[str | None, typer.Option(help="Instead of TOLLBOOTH_DATABASE_URL.")]
@@ -37,7 +39,9 @@ def told() -> Iterator[None]:
     except Refusal as error:
         raise typer.BadParameter(error.detail) from error
     except SQLAlchemyError as error:
-        raise typer.BadParameter(f"the database does not answer: {type(error).__name__}") from error
+        raise typer.BadParameter(f"the database does not answer: {_cause(error)}") from error
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename or 'the file'}: {error.strerror or type(error).__name__}") from error
 
 
 @contextmanager
@@ -45,6 +49,14 @@ def store_at(database_url: str | None) -> Iterator[Store]:
     """The ledger's database, for commands that work on it directly."""
     with told(), closing(Store(database_url or read_settings().database_url)) as store:
         yield store
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    # Of a server that is not there, or does not let the tables be made, a driver says why; of rows it might show some.
+    original = getattr(error, "orig", None)
+    is_of_driver = type(original).__module__.partition(".")[0] in ("psycopg", "sqlite3")
+    told = str(original).strip().splitlines() if is_of_driver and isinstance(error, _TELLING) else []
+    return ": ".join([type(error).__name__, *told[:1]])
 
 
 def require_ledger(store: Store) -> None:
@@ -57,6 +69,7 @@ def keep_books(database_url: str | None, work: Callable[[Books], Awaitable[T]]) 
     """Have an owner's operation done."""
     with store_at(database_url) as store:
         require_ledger(store)
+        store.revision()  # a database that does not answer says why
 
     async def _run() -> T:
         ledger = Ledger(database_url or read_settings().database_url)

@@ -9,22 +9,26 @@ No money moves and no node is asked: a `FakeRail` stands for all ways to pay, an
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Iterator
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
-from sqlalchemy import Connection, select
+from sqlalchemy import Row, Select, select
 from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient
 
 from fastapi_tollbooth.dependencies import get_tollbooth
 from fastapi_tollbooth.errors import CredentialRefused, Unavailable
+from fastapi_tollbooth.ledger import reports
 from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Capture, Fund, Void
 from fastapi_tollbooth.ledger.records import Payment
+from fastapi_tollbooth.ledger.reports import TollFilter
 from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.money import Asset, Money
@@ -163,8 +167,11 @@ class FakeTollbooth(Tollbooth):
             await super().refuse_unpaid(price, connection, compute)
 
     def charges(self) -> list[Money]:
-        """What was charged so far, in order. What was voided is not here."""
-        return [Money(amount, Asset(asset)) for phase, amount, asset, _ in self._journal() if phase == "post"]
+        """What tolls were charged so far, refunds and corrections included, in order. What was voided is not here."""
+        captured = TollFilter(state="captured", limit=sys.maxsize)
+        tolls = run(self.ledger.read(partial(reports.tolls, which=captured)))
+        costs = {toll.toll: toll.cost for toll in tolls}
+        return [costs[row.toll_id] for row in self._journal() if row.kind == "charge" and row.phase == "post"]
 
     def assert_charged(self, *amounts: str) -> None:
         """Fail unless exactly these charges were made, in this order."""
@@ -177,9 +184,8 @@ class FakeTollbooth(Tollbooth):
     def assert_not_charged(self) -> None:
         """Fail if anything was charged, or is still promised to a request that has ended."""
         journal = self._journal()
-        pending = sum(1 for phase, *_ in journal if phase == "pending") - sum(
-            1 for phase, *_ in journal if phase in ("post", "void")
-        )
+        phases = [row.phase for row in journal if row.kind == "charge"]
+        pending = 2 * phases.count("pending") - len(phases)
         assert not self.charges(), f"expected no charge, found {_list(self.charges())}\nledger:\n{self._describe()}"
         assert not pending, f"{pending} tolls are still open\nledger:\n{self._describe()}"
 
@@ -210,25 +216,20 @@ class FakeTollbooth(Tollbooth):
         finally:
             self._free = False
 
-    def _journal(self) -> list[tuple[str, int, str, str]]:
+    def _journal(self) -> Sequence[Row[Any]]:
         transfer, account = metadata.tables["tollbooth_transfer"], metadata.tables["tollbooth_account"]
-        statement = (
-            select(transfer.c.phase, transfer.c.amount, account.c.asset, transfer.c.route)
+        columns = (transfer.c.kind, transfer.c.phase, transfer.c.amount, transfer.c.toll_id, transfer.c.route)
+        statement: Select[Any] = (
+            select(*columns, account.c.asset)
             .join(account, account.c.id == transfer.c.debit_account_id)
-            .where(transfer.c.kind == "charge")
+            .where(transfer.c.kind != "fund")
             .order_by(transfer.c.id)
         )
-
-        def read(connection: Connection) -> list[tuple[str, int, str, str]]:
-            return [(phase, amount, asset, route) for phase, amount, asset, route in connection.execute(statement)]
-
-        return run(self.ledger.read(read))
+        return run(self.ledger.read(lambda connection: connection.execute(statement).all()))
 
     def _describe(self) -> str:
-        lines = [
-            f"  {phase:8} {Money(amount, Asset(asset))!s:>12}  {route}"
-            for phase, amount, asset, route in self._journal()
-        ]
+        steps = [(row.phase if row.kind == "charge" else row.kind, row) for row in self._journal()]
+        lines = [f"  {step:8} {Money(row.amount, Asset(row.asset))!s:>12}  {row.route}" for step, row in steps]
         return "\n".join(lines) or "  (empty)"
 
 

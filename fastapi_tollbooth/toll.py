@@ -188,7 +188,7 @@ class Toll:
         self._decide(Money(0, self.price.asset))
 
     def _amount(self, amount: str | Money) -> Money:
-        parsed = Money.parse(amount) if isinstance(amount, str) else amount
+        parsed = amount if isinstance(amount, Money) else Money.parse(amount)
         if parsed.asset is not self.price.asset:
             raise ConfigurationError(
                 "another_asset",

@@ -317,9 +317,9 @@ class Tollbooth(Hooks):
             Unavailable: the database did not answer; nothing happened.
         """
         if not isinstance(toll, Toll):
-            return await self.books.reconcile(toll, actual)
-        cost = toll.in_credit(Money.parse(actual) if isinstance(actual, str) else actual)
-        return cost if toll.amount.is_zero else await self.books.reconcile(toll.id, cost)
+            return (await self.books.reconcile(toll, actual)).earned
+        cost = toll.in_credit(actual if isinstance(actual, Money) else Money.parse(actual))
+        return cost if toll.amount.is_zero else (await self.books.reconcile(toll.id, cost)).earned
 
     @property
     def price_body_limit(self) -> int:

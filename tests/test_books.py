@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fastapi_tollbooth import Asset, Money
+from fastapi_tollbooth import Asset, ConfigurationError, Money
 from fastapi_tollbooth.errors import LedgerRefused
 from fastapi_tollbooth.ledger.audit import verify
 from fastapi_tollbooth.ledger.books import Books
@@ -35,11 +35,23 @@ async def toll(ledger: Ledger, amount: str) -> Authorized:
 
 async def test_a_grant_is_credit_and_the_same_one_counts_once(ledger: Ledger) -> None:
     books = Books(ledger)
-    assert await books.grant(ALICE, "$0.50", grant_id="sorry-for-monday") == usd("$1.50")
-    assert await books.grant(ALICE, "$0.50", grant_id="sorry-for-monday") == usd("$1.50")
-    assert await books.grant(ALICE, usd("$0.25")) == usd("$1.75")
+    given = [await books.grant(ALICE, "$0.50", grant_id="sorry-for-monday") for _ in range(2)]
+    assert [(each.balance, each.new) for each in given] == [(usd("$1.50"), True), (usd("$1.50"), False)]
+    assert (await books.grant(ALICE, usd("$0.25"))).balance == usd("$1.75")
+    assert [(e.kind, e.amount) for e in await books.statement(ALICE)] == [
+        ("fund", 1_000_000),
+        ("grant", 500_000),
+        ("grant", 250_000),
+    ]
     assert [entry.rail for entry in await books.payments(rail="grant")] == ["grant", "grant"]
-    for account, amount, reason in (("nobody", "$1", "unknown_account"), (ALICE, "5 sat", "wrong_asset")):
+    await ledger.apply(Capture((charged := await toll(ledger, "$0.10")).account_id, charged.toll))
+    for account, amount, reason in (
+        ("nobody", "$1", "unknown_account"),
+        ("revenue:USD", "$1", "unknown_account"),
+        ("source:grant:USD", "$1", "unknown_account"),
+        (ALICE, "5 sat", "wrong_asset"),
+        (ALICE, "$0", "not_possible"),
+    ):
         with pytest.raises(LedgerRefused) as refused:
             await books.grant(account, amount)
         assert refused.value.reason == reason
@@ -53,20 +65,24 @@ async def test_a_toll_is_refunded_once(ledger: Ledger) -> None:
     await ledger.apply(Capture(charged.account_id, charged.toll))
     with pytest.raises(LedgerRefused, match="more than"):
         await books.refund(charged.toll, "$0.11")
-    assert await books.refund(charged.toll, "$0.04") == usd("$0.06")
-    assert await books.refund(str(charged.toll)) == usd("$0.06")
+    with pytest.raises(LedgerRefused, match="zero"):
+        await books.refund(charged.toll, "$0")
+    assert await books.refund(charged.toll, "$0.04") == (usd("$0.06"), usd("$0.94"), True)
+    assert await books.refund(str(charged.toll)) == (usd("$0.06"), usd("$0.94"), False)
     assert (await books.balance(ALICE)).available == usd("$0.94")
-    for unknown in (charged.toll + 1, "free", 0):
+    for unknown in (charged.toll + 1, "free", 0, 5.7, -charged.toll):
         with pytest.raises(LedgerRefused, match="no such toll"):
-            await books.refund(unknown)
+            await books.refund(unknown)  # type: ignore[arg-type]
 
 
 async def test_a_toll_is_reconciled_once_and_never_above_what_was_held(ledger: Ledger) -> None:
     books = Books(ledger)
     charged = await toll(ledger, "$0.10")
     await ledger.apply(Capture(charged.account_id, charged.toll))
-    assert await books.reconcile(charged.toll, "$0.031") == usd("$0.031")
-    assert await books.reconcile(charged.toll, "$0.09") == usd("$0.031")
+    assert await books.reconcile(charged.toll, "$0.031") == (usd("$0.031"), usd("$0.969"), True)
+    assert await books.reconcile(charged.toll, "$0.09") == (usd("$0.031"), usd("$0.969"), False)
+    with pytest.raises(ConfigurationError, match="not an amount"):
+        await books.reconcile(charged.toll, 0.03)  # type: ignore[arg-type]
     with pytest.raises(LedgerRefused, match="another asset"):
         await books.reconcile(charged.toll, "5 sat")
     [entry] = await books.tolls(account=ALICE)
@@ -92,3 +108,12 @@ async def test_accounts_are_listed(ledger: Ledger) -> None:
     assert [found.account for found in await books.balances()] == [ALICE]
     with pytest.raises(LedgerRefused):
         await books.statement("nobody")
+
+
+async def test_the_service_s_own_accounts_have_a_balance_and_no_statement(ledger: Ledger) -> None:
+    books = Books(ledger)
+    charged = await toll(ledger, "$0.10")
+    await ledger.apply(Capture(charged.account_id, charged.toll))
+    assert (await books.balance("revenue:USD")).available == usd("$0.10")
+    with pytest.raises(LedgerRefused, match="no such account"):
+        await books.statement("revenue:USD")

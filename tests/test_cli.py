@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fastapi_tollbooth.cli import main
+from fastapi_tollbooth.ledger.schema import HEAD
 
 APP = """
 from fastapi import Depends, FastAPI
@@ -117,3 +118,24 @@ def test_settings_prints_the_table() -> None:
     code, output = call("settings")
     assert code == 0
     assert "| `TOLLBOOTH_SECRET` |" in output
+
+
+def test_no_ledger_is_made_by_looking_for_one(tmp_path: Path) -> None:
+    for command in (("reconcile",), ("db", "current")):
+        code, output = call(*command)
+        assert code == 2
+        assert "no ledger there yet" in output
+    assert [path.name for path in tmp_path.iterdir()] == ["cli_shop.py"]
+
+
+def test_revisions_are_told_to_programs(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    for before in (None, HEAD):
+        assert json.loads(call("db", "upgrade", "--json", "--database-url", url)[1]) == {
+            "before": before,
+            "revision": HEAD,
+        }
+    assert json.loads(call("db", "current", "--json", "--database-url", url)[1]) == {"revision": HEAD, "needed": HEAD}
+    code, output = call("db", "upgrade", "--database-url", "sqlite:////nowhere/ledger.db")
+    assert code == 2
+    assert "/nowhere/ledger.db.lock: No such file or directory" in " ".join(output.split())

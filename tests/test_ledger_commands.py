@@ -84,10 +84,14 @@ def test_tolls_and_payments(toll: int) -> None:
 
 
 def test_grant_refund_reconcile_revoke(toll: int) -> None:
-    assert call("grant", ALICE, "$5", "--id", "gift")[1] == call("grant", ALICE, "$5", "--id", "gift")[1]
+    assert call("grant", ALICE, "$5", "--id", "gift") == (0, f"{ALICE} has $5.70\n")
+    again = "it was granted before, and nothing has changed"
+    assert call("grant", ALICE, "$6", "--id", "gift") == (0, f"{ALICE} has $5.70: {again}\n")
     assert call("balance", ALICE)[1].startswith("$5.70")
     assert call("reconcile", str(toll), "$0.04") == (0, f"toll {toll} costs $0.04 now\n")
     assert call("refund", str(toll)) == (0, f"toll {toll} costs $0.00 now\n")
+    again = "it was refunded before, and nothing has changed"
+    assert call("refund", str(toll), "$0.01") == (0, f"toll {toll} costs $0.00 now: {again}\n")
     assert call("revoke", ALICE) == (0, f"{ALICE} is revoked\n")
     assert "revoked" in call("balance", ALICE)[1]
     assert call("revoke", ALICE, "--undo") == (0, f"{ALICE} is open\n")
@@ -96,9 +100,28 @@ def test_grant_refund_reconcile_revoke(toll: int) -> None:
     assert "1 open tolls: every balance is right" in output
 
 
+def test_what_changes_the_books_says_so_to_programs_too(toll: int, tmp_path: Path) -> None:
+    assert read("grant", ALICE, "$5", "--id", "gift") == {"account": ALICE, "balance": "$5.70", "new": True}
+    assert read("grant", ALICE, "$5", "--id", "gift") == {"account": ALICE, "balance": "$5.70", "new": False}
+    cost = {"toll": toll, "cost": "$0.04", "balance": "$5.76"}
+    assert read("reconcile", str(toll), "$0.04") == {**cost, "new": True}
+    assert read("reconcile", str(toll), "$0.05") == {**cost, "new": False}
+    assert read("refund", str(toll), "$0.01") == {"toll": toll, "cost": "$0.03", "balance": "$5.77", "new": True}
+    assert read("revoke", ALICE) == {"account": ALICE, "revoked": True}
+    file = str(tmp_path / "old.jsonl")
+    assert read("archive", "2026-01-31", "--to", file) == {"archived": 0, "file": file}
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
+        (("grant", "revenue:USD", "$1"), "no such account"),
+        (("grant", ALICE, "$0"), "zero changes nothing"),
+        (("tolls", "--account", "l402:ab"), "no such account"),
+        (("payments", "--account", "l402:ab"), "no such account"),
+        (("export", "--account", "l402:ab"), "no such account"),
+        (("export", "--to", "/nowhere/books.csv"), "/nowhere/books.csv: No such file"),
+        (("archive", "2026-01-31", "--to", "/nowhere/old.jsonl"), "/nowhere/old.jsonl: No such file"),
         (("refund", "999999"), "no such toll"),
         (("grant", ALICE, "5 dollars"), "not an amount"),
         (("grant", ALICE, "5 sat"), "another asset"),

@@ -54,7 +54,7 @@ async def test_what_is_too_much_is_refused_at_once_and_the_rest_is_served(url: s
     await stuck.wait()
     waiting = [asyncio.create_task(ledger.apply(charge())) for _ in range(50)]
     await asyncio.sleep(0.05)
-    assert ledger.stats().waiting == 20
+    assert (ledger.stats().waiting, ledger.stats().writing) == (20, 1)
     refused = [task for task in waiting if task.done()]
     assert len(refused) == ledger.stats().refused == 30
     for task in refused:
@@ -90,6 +90,7 @@ async def test_the_size_of_batches_can_be_seen(url: str) -> None:
     assert after.operations - before.operations == 100
     assert after.last_batch == 100
     assert (after.batches - before.batches, after.waiting, after.failed_batches, after.refused) == (1, 0, 0, 0)
+    assert after.writing == 0
     await ledger.close()
 
 

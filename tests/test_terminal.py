@@ -2,9 +2,10 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 import typer
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 
 from fastapi_tollbooth import ConfigurationError, Money
 from fastapi_tollbooth.errors import LedgerRefused
@@ -30,7 +31,16 @@ def test_money_and_times_are_text_in_json(capsys: pytest.CaptureFixture[str]) ->
     [
         (ledger_busy(), "Too many requests wait"),
         (LedgerRefused("unknown_toll", "there is no such toll"), "there is no such toll"),
-        (OperationalError("SELECT 'secret'", {}, OSError("password")), "the database does not answer"),
+        (OperationalError("SELECT 'secret'", {}, OSError("secret")), "the database does not answer: OperationalError"),
+        (
+            ProgrammingError("SELECT 'secret'", {}, psycopg.errors.InsufficientPrivilege("denied for public\nsecret")),
+            "the database does not answer: ProgrammingError: denied for public",
+        ),
+        (
+            DataError("SELECT 'secret'", {}, psycopg.errors.InvalidTextRepresentation("secret")),
+            "the database does not answer: DataError",
+        ),
+        (FileNotFoundError(2, "No such file or directory", "/nowhere/x"), "/nowhere/x: No such file or directory"),
     ],
 )
 def test_what_is_refused_is_told_without_a_traceback_and_as_people_say_it(error: Exception, message: str) -> None:

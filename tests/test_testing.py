@@ -1,10 +1,12 @@
 """The kit that users test with, used as they would."""
 
+from typing import Annotated
+
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi_tollbooth import Tollbooth, get_tollbooth, priced
+from fastapi_tollbooth import Toll, Tollbooth, get_tollbooth, priced
 from fastapi_tollbooth.testing import FakeTollbooth, PayingClient, replaced, run
 
 
@@ -53,6 +55,27 @@ def test_assertions_fail_when_they_should_and_show_the_ledger(
         tollbooth.assert_charged("$0.02")
     with pytest.raises(AssertionError, match="expected charges"):
         tollbooth.assert_charged("$0.01", "$0.01")
+
+
+def test_what_is_corrected_later_is_corrected_in_the_test_s_ledger(
+    app: FastAPI, paying_client: PayingClient, tollbooth: FakeTollbooth
+) -> None:
+    @app.get("/report")
+    async def report(
+        tasks: BackgroundTasks,
+        toll: Annotated[Toll, Depends(priced("$0.05"))],
+        engine: Annotated[Tollbooth, Depends(get_tollbooth)],
+    ) -> str:
+        tasks.add_task(engine.reconcile, toll, "$0.031")
+        return toll.id
+
+    toll = paying_client.get("/report").json()
+    assert paying_client.get("/weather").status_code == 200
+    tollbooth.assert_charged("$0.031", "$0.01")
+    run(tollbooth.books.refund(toll, "$0.001"))
+    tollbooth.assert_charged("$0.03", "$0.01")
+    with pytest.raises(AssertionError, match=r"adjust .*\$0\.019"):
+        tollbooth.assert_charged("$0.05")
 
 
 def test_a_free_pass_lets_everything_through(unpaid_client: TestClient, tollbooth: FakeTollbooth) -> None:

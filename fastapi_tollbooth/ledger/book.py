@@ -75,6 +75,8 @@ def refusal_to_spend(book: Book, account: Account | None, amount: Money) -> Refu
 def _fund(book: Book, operation: Fund) -> Outcome:
     payment, credit = operation.payment, operation.credit
     known = book.find(operation.account)
+    if known is not None and known.kind != "payer":
+        return Refused(Reason.UNKNOWN_ACCOUNT)
     if known is not None and known.asset is not credit.asset:
         return Refused(Reason.WRONG_ASSET, known.balance)
     spent = book.payments.get(payment.spend_key)

@@ -22,7 +22,7 @@ from fastapi_tollbooth.ledger.operations import (
     Refused,
     Revoke,
 )
-from fastapi_tollbooth.ledger.records import Payment, PaymentState
+from fastapi_tollbooth.ledger.records import GRANT, Payment, PaymentState
 from fastapi_tollbooth.ledger.reports import (
     Balance,
     Entry,
@@ -35,9 +35,6 @@ from fastapi_tollbooth.ledger.reports import (
 )
 from fastapi_tollbooth.ledger.writer import Ledger
 from fastapi_tollbooth.money import Asset, Money
-
-GRANT = "grant"
-"""The rail of credit that the owner gave: its payments say who got what, and its source account how much in all."""
 
 _WHY = {
     Reason.UNKNOWN_ACCOUNT: "there is no such account",
@@ -54,8 +51,9 @@ class Books:
     """The books of a service, as its owner reads and corrects them.
 
     Every method raises `LedgerRefused` when the ledger does not do it, and `Unavailable` when the database does not
-    answer; nothing has happened then. Where a method takes ``since`` and ``until``, it is about what happened from the
-    one on and before the other. Moments without a time zone are in UTC.
+    answer; nothing has happened then. What may be asked again says in ``new`` whether it was done now or before. Where
+    a method takes ``since`` and ``until``, it is about what happened from the one on and before the other. Moments
+    without a time zone are in UTC.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -76,7 +74,8 @@ class Books:
         self, account: str, *, since: datetime | None = None, until: datetime | None = None
     ) -> list[Entry]:
         """Every movement of a payer's money, oldest first, with the balance after each."""
-        await self.balance(account)
+        if not await self._ledger.read(partial(reports.is_payer, account=account)):
+            raise _refused(Refused(Reason.UNKNOWN_ACCOUNT))
         return await self._ledger.read(lambda connection: list(reports.statement(connection, account, since, until)))
 
     async def tolls(
@@ -111,15 +110,15 @@ class Books:
         """What was served without payment on each of the last days: free tiers, free routes, and shadow mode."""
         return await self._ledger.read(daily)
 
-    async def grant(self, account: str, amount: str | Money, *, grant_id: str | None = None) -> Money:
-        """Give credit to an account; its balance then.
+    async def grant(self, account: str, amount: str | Money, *, grant_id: str | None = None) -> Funded:
+        """Give credit to an account.
 
         Args:
             account: The account, which must exist: accounts are opened by payments.
             amount: How much, in the account's asset.
             grant_id: A name of yours for this grant: the same one never counts twice.
         """
-        credit = Money.parse(amount) if isinstance(amount, str) else amount
+        credit = _some(_money(amount))
         await self.balance(account)
         spend_key = f"{GRANT}:{grant_id or secrets.token_hex(8)}"
         outcome = await self._apply(
@@ -127,24 +126,24 @@ class Books:
         )
         if not isinstance(outcome, Funded):
             raise _refused(outcome)
-        return outcome.balance
+        return outcome
 
-    async def refund(self, toll: int | str, amount: str | Money | None = None) -> Money:
-        """Give back what an earned toll cost, or part of it; what it costs then. Once per toll, however often asked."""
+    async def refund(self, toll: int | str, amount: str | Money | None = None) -> Corrected:
+        """Give back what an earned toll cost, or part of it. Once per toll, however often asked."""
         account_id, asset = await self._payer_of(toll)
-        part = None if amount is None else _in(asset, amount)
-        return _earned(await self._apply(Refund(account_id, int(toll), part)))
+        part = None if amount is None else _in(asset, _some(_money(amount)))
+        return _corrected(await self._apply(Refund(account_id, int(toll), part)))
 
-    async def reconcile(self, toll: int | str, actual: str | Money) -> Money:
-        """Correct an earned toll to what it really cost; what it costs then. Once per toll, however often asked.
+    async def reconcile(self, toll: int | str, actual: str | Money) -> Corrected:
+        """Correct an earned toll to what it really cost. Once per toll, however often asked.
 
         Args:
             toll: The toll's id.
             actual: What it cost, in the asset of the payer's credit. Not more than was held is charged, nor more than
-                the payer has.
+                the payer has, nor what a refund gave back.
         """
         account_id, asset = await self._payer_of(toll)
-        return _earned(await self._apply(Reconcile(account_id, int(toll), _in(asset, actual))))
+        return _corrected(await self._apply(Reconcile(account_id, int(toll), _in(asset, _money(actual)))))
 
     async def revoke(self, account: str, *, revoked: bool = True) -> None:
         """Close an account to new tolls, or open it again. What it holds stays where it is."""
@@ -179,24 +178,33 @@ class Books:
         return (await self._ledger.apply(operation))[0]
 
     async def _payer_of(self, toll: int | str) -> tuple[int, Asset]:
-        number = int(toll) if isinstance(toll, int) or toll.isdecimal() else 0
+        number = int(toll) if str(toll).isdecimal() else 0
         found = await self._ledger.read(partial(reports.payer_of, toll=number))
         if found is None:
             raise _refused(Refused(Reason.UNKNOWN_TOLL))
         return found
 
 
-def _in(asset: Asset, amount: str | Money) -> int:
-    money = Money.parse(amount) if isinstance(amount, str) else amount
+def _money(amount: str | Money) -> Money:
+    return amount if isinstance(amount, Money) else Money.parse(amount)
+
+
+def _some(money: Money) -> Money:
+    if money.is_zero:
+        raise LedgerRefused("not_possible", "an amount of zero changes nothing")
+    return money
+
+
+def _in(asset: Asset, money: Money) -> int:
     if money.asset is not asset:
         raise _refused(Refused(Reason.WRONG_ASSET))
     return money.amount
 
 
-def _earned(outcome: Outcome) -> Money:
+def _corrected(outcome: Outcome) -> Corrected:
     if not isinstance(outcome, Corrected):
         raise _refused(outcome)
-    return outcome.earned
+    return outcome
 
 
 def _refused(outcome: Outcome) -> LedgerRefused:

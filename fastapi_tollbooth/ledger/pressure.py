@@ -8,11 +8,13 @@ from fastapi_tollbooth.errors import Unavailable
 class Stats(NamedTuple):
     """What the writer of this process does: what waits now, and counts since its start.
 
-    ``waiting`` are the requests that wait for a commit, ``owed`` the captures and voids that nobody waits for.
-    ``operations`` divided by ``batches`` is the mean size of a batch, and ``last_batch`` the size of the latest.
+    ``waiting`` are the requests that no batch has taken yet, ``writing`` those in the batch at hand, and ``owed`` the
+    captures and voids that nobody waits for. ``operations`` divided by ``batches`` is the mean size of a batch, and
+    ``last_batch`` the size of the latest.
     """
 
     waiting: int
+    writing: int
     owed: int
     batches: int
     operations: int

@@ -21,6 +21,9 @@ Phase = Literal["pending", "post", "void"]
 """What a transfer does to the balances: promise, settle (a promise, where there was one), or take a promise back."""
 
 AccountKind = Literal["payer", "book"]
+
+GRANT = "grant"
+"""The rail of credit that the owner gave: its payments say who got what, and its source account how much in all."""
 """Payers may not fall below zero. Books are the service's own side: money received and money earned."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, literal_column, or_, select
 
-from fastapi_tollbooth.ledger.records import Kind, PaymentState
+from fastapi_tollbooth.ledger.records import GRANT, Kind, PaymentState, source_key
 from fastapi_tollbooth.ledger.tables import metadata
 from fastapi_tollbooth.money import Asset, Money
 
@@ -20,6 +20,8 @@ DISORDER = timedelta(minutes=2)
 have clocks of their own. No two should differ by as much."""
 
 TollState = Literal["open", "captured", "voided"]
+Movement = Kind | Literal["grant"]
+"""Why money moved: credit that nobody paid for, because the owner gave it, is a grant."""
 
 _account = metadata.tables["tollbooth_account"]
 _transfer = metadata.tables["tollbooth_transfer"]
@@ -48,7 +50,7 @@ class Entry(NamedTuple):
     id: int
     at: datetime
     account: str
-    kind: Kind
+    kind: Movement
     route: str | None
     toll: int | None
     asset: Asset
@@ -118,6 +120,12 @@ def balance(connection: Connection, account: str) -> Balance | None:
     return None if row is None else _balance(row)
 
 
+def is_payer(connection: Connection, account: str) -> bool:
+    """Whether there is such an account, and it is not one of the service's own."""
+    found = select(_account.c.id).where(_account.c.key == account, _account.c.kind == "payer")
+    return connection.execute(found).first() is not None
+
+
 def balances(connection: Connection, *, limit: int = 100) -> list[Balance]:
     """The accounts of payers, those that were opened last first."""
     payers = select(_account).where(_account.c.kind == "payer").order_by(_account.c.id.desc()).limit(limit)
@@ -134,6 +142,8 @@ def statement(
     since, until = since and aware(since), until and aware(until)
     checkpoints = connection.execute(select(_checkpoint.c.account_id, _checkpoint.c.posted))
     held: dict[int, int] = {row.account_id: row.posted for row in checkpoints}
+    given = {source_key(GRANT, asset) for asset in Asset}
+    granting = set(connection.execute(select(_account.c.id).where(_account.c.key.in_(given))).scalars())
     payer = _account.alias("payer")
     is_debit = payer.c.id == _transfer.c.debit_account_id
     moved = case((is_debit, -_transfer.c.amount), else_=_transfer.c.amount)
@@ -147,6 +157,7 @@ def statement(
         _transfer.c.toll_id,
         payer.c.asset,
         moved,
+        _transfer.c.debit_account_id,
     ]
     spent = _transfer.c.debit_account_id == payer.c.id
     received = (_transfer.c.credit_account_id == payer.c.id) & _IS_NO_CHARGE
@@ -167,12 +178,13 @@ def statement(
             )
         )
     for row in _in_chunks(connection, movements):
-        id_, at, payer_id, name, kind, route, toll, asset, amount = tuple(row)
+        id_, at, payer_id, name, kind, route, toll, asset, amount, source = tuple(row)
         held[payer_id] = held.get(payer_id, 0) + amount
         if until is not None and at >= until + DISORDER:
             return
         if (since is None or at >= since) and (until is None or at < until):
-            yield Entry(id_, at, name, kind, route, toll, Asset(asset), amount, held[payer_id])
+            movement: Movement = "grant" if source in granting else kind
+            yield Entry(id_, at, name, movement, route, toll, Asset(asset), amount, held[payer_id])
 
 
 def tolls(connection: Connection, which: TollFilter = ALL_TOLLS) -> list[TollEntry]:

@@ -85,7 +85,7 @@ class Ledger:
     def __init__(self, url: str, *, most_waiting: int = WAITING) -> None:
         self._store = Store(url)
         self._most_waiting = most_waiting
-        self._batches = self._operations = self._last_batch = self._failed = self._refused = 0
+        self._batches = self._operations = self._last_batch = self._failed = self._refused = self._writing = 0
         self._inbox: Inbox[_Job] = Inbox(self._ensure_thread)
         self._owed: deque[Operation] = deque()
         self._guard = threading.Lock()
@@ -188,6 +188,7 @@ class Ledger:
         """How much waits, and how large batches are."""
         return Stats(
             len(self._inbox.jobs),
+            self._writing,
             len(self._owed),
             self._batches,
             self._operations,
@@ -227,6 +228,7 @@ class Ledger:
         wait: float | None = None
         while True:
             jobs = self._inbox.take(BATCH, wait)
+            self._writing = len(jobs)
             stops = [job for job in jobs if isinstance(job, _Stop)]
             if self._owed and wait is None and not jobs:
                 # Nobody awaits what is owed: let it ride with the next charge, if one comes soon.
@@ -234,6 +236,7 @@ class Ledger:
                 continue
             wake, failed = self._write([job for job in jobs if isinstance(job, _Apply)])
             wake += [self._run_work(job) for job in jobs if isinstance(job, _Work)]
+            self._writing = 0
             self._notify(wake)
             while stops and self._owed and not failed:
                 _, failed = self._write([])
