@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, func, select, text, update
 
 from fastapi_tollbooth import Asset, Money
 from fastapi_tollbooth.ledger import reports
@@ -24,7 +25,7 @@ from fastapi_tollbooth.ledger.operations import (
 from fastapi_tollbooth.ledger.records import Payment, PaymentState
 from fastapi_tollbooth.ledger.reports import PaymentFilter, TollFilter
 from fastapi_tollbooth.ledger.store import Store
-from fastapi_tollbooth.ledger.tables import metadata
+from fastapi_tollbooth.ledger.tables import STRETCH, metadata
 
 ALICE, BOB, PAYER = "l402:aa", "l402:bb", "x402:0xcc"
 
@@ -102,6 +103,23 @@ def test_long_statements_are_read_in_chunks(store: Store, monkeypatch: pytest.Mo
     whole = store.read(lambda connection: list(reports.statement(connection)))
     monkeypatch.setattr(reports, "CHUNK", 2)
     assert store.read(lambda connection: list(reports.statement(connection))) == whole
+
+
+def test_a_statement_goes_from_stretch_to_stretch_of_the_journal(store: Store) -> None:
+    first = store.read(lambda connection: list(reports.statement(connection, BOB)))
+    last = store.read(lambda connection: connection.execute(select(func.max(TRANSFER.c.id))).scalar_one())
+    # Copies of what Bob did, at the ends of stretches and beyond as many as are looked through at once.
+    begins = [(last // STRETCH + number) * STRETCH for number in (1, 2, 7, 8, 9, 40)]
+    ids = [*begins, *(begin - 1 for begin in begins)]
+    columns = [column.name for column in TRANSFER.columns if column.name not in ("id", "toll_id")]
+    spent = first[1].id
+    copy = f"INSERT INTO tollbooth_transfer (id, toll_id, {', '.join(columns)}) SELECT :id, :id, {', '.join(columns)} "
+    for id_ in ids:
+        statement = text(f"{copy} FROM tollbooth_transfer WHERE id = {spent}").bindparams(id=id_)
+        store.execute(partial(Connection.execute, statement=statement))
+    entries = store.read(lambda connection: list(reports.statement(connection, BOB)))
+    assert [entry.id for entry in entries] == [entry.id for entry in first] + sorted(ids)
+    assert entries[-1].balance == first[-1].balance - 50 * len(ids)
 
 
 def test_a_period_begins_with_the_balance_before_it(store: Store) -> None:

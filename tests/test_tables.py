@@ -85,7 +85,7 @@ def test_every_time_in_the_tables_is_a_moment() -> None:
 
 QUERIES: dict[str, Callable[[Connection], object]] = {
     "uq_tollbooth_transfer_toll_id_kind": reports.tolls,
-    "ix_tollbooth_transfer_debit_account_id_id": lambda connection: list(reports.statement(connection, KEY)),
+    "ix_tollbooth_transfer_stretch_debit_account_id_id": lambda connection: list(reports.statement(connection, KEY)),
     "ix_tollbooth_transfer_credit_account_id_id": lambda connection: list(reports.statement(connection, KEY)),
     "ix_tollbooth_payment_unsettled": history.abandoned(timedelta(minutes=2), timedelta(minutes=2)),
     "ix_tollbooth_payment_account_id": lambda connection: reports.payments(connection, PaymentFilter(account=KEY)),

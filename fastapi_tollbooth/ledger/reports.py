@@ -10,10 +10,12 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, literal_column, or_, select
 
 from fastapi_tollbooth.ledger.records import GRANT, Kind, PaymentState, source_key
-from fastapi_tollbooth.ledger.tables import metadata
+from fastapi_tollbooth.ledger.tables import STRETCH, metadata
 from fastapi_tollbooth.money import Asset, Money
 
 CHUNK = 10_000
+STRETCHES = 8
+"""So many of the journal's stretches are looked through for one account at a time."""
 
 DISORDER = timedelta(minutes=2)
 """A movement of one account may bear an earlier time than one of another before it, because workers on several machines
@@ -31,6 +33,7 @@ _charge, _refund, _adjust = (_transfer.alias(name) for name in ("charge", "refun
 
 # In the words of partial indexes, and beside their columns: else databases do not see that these hold all that matters.
 _IS_POSTED = _transfer.c.phase == literal_column("'post'")
+_STRETCH: ColumnElement[int] = literal_column(f"(tollbooth_transfer.id / {STRETCH})")
 _IS_NO_CHARGE = _transfer.c.kind != literal_column("'charge'")
 
 
@@ -167,17 +170,9 @@ def statement(
         .join(payer, or_(spent, received) if account is None else payer.c.key == account)
         .where(payer.c.kind == "payer", _IS_POSTED)
         .order_by(_transfer.c.id)
-        .limit(CHUNK)
     )
-    if account is not None:
-        key = select(_account.c.id).where(_account.c.key == account).scalar_subquery()
-        movements = movements.where(
-            or_(
-                (_transfer.c.debit_account_id == key) & _IS_POSTED,
-                (_transfer.c.credit_account_id == key) & _IS_NO_CHARGE,
-            )
-        )
-    for row in _in_chunks(connection, movements):
+    found = _in_chunks(connection, movements) if account is None else _in_stretches(connection, movements, account)
+    for row in found:
         id_, at, payer_id, name, kind, route, toll, asset, amount, source = tuple(row)
         held[payer_id] = held.get(payer_id, 0) + amount
         if until is not None and at >= until + DISORDER:
@@ -259,11 +254,24 @@ def payer_of(connection: Connection, toll: int) -> tuple[int, Asset] | None:
 def _in_chunks(connection: Connection, query: Select[Any]) -> Iterator[Row[Any]]:
     last = 0
     while True:
-        rows = connection.execute(query.where(_transfer.c.id > last)).all()
+        rows = connection.execute(query.where(_transfer.c.id > last).limit(CHUNK)).all()
         yield from rows
         if len(rows) < CHUNK:
             return
         last = rows[-1][0]
+
+
+def _in_stretches(connection: Connection, query: Select[Any], account: str) -> Iterator[Row[Any]]:
+    key = select(_account.c.id).where(_account.c.key == account).scalar_subquery()
+    oldest, newest = connection.execute(select(func.min(_transfer.c.id), func.max(_transfer.c.id))).one()
+    if newest is None:
+        return
+    for first in range(oldest // STRETCH, newest // STRETCH + 1, STRETCHES):
+        next_ = first + STRETCHES
+        spent = _STRETCH.in_(range(first, next_)) & (_transfer.c.debit_account_id == key) & _IS_POSTED
+        received = (_transfer.c.credit_account_id == key) & _IS_NO_CHARGE
+        here = (_transfer.c.id >= first * STRETCH) & (_transfer.c.id < next_ * STRETCH)
+        yield from connection.execute(query.where(or_(spent, received & here)))
 
 
 def _between(at: ColumnElement[Any], since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
