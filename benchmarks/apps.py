@@ -16,9 +16,10 @@ async def weather() -> dict[str, str]:
 
 
 def bare() -> FastAPI:
-    """FastAPI as it comes, the baseline of every ratio."""
+    """FastAPI as it comes, the baseline of every ratio, with as many routes to look through."""
     app = FastAPI()
     app.get("/plain")(weather)
+    app.get("/paid")(weather)
     return _ready(app)
 
 

@@ -70,7 +70,7 @@ def _cases(servers: ExitStack, directory: Path, postgres: PostgresServer, worker
     bare = Case(
         f"bare FastAPI, {label}",
         servers.enter_context(serve("bare", directory, tuned_gc=True, workers=workers)),
-        (encode("/plain"),),
+        (encode("/paid"),),
     )
     cases = [bare]
     # A server and a ledger for each, so that none has the accounts of another in its memory.
