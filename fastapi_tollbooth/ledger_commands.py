@@ -106,11 +106,11 @@ def tolls(
 ) -> None:
     """List tolls, newest first."""
 
-    async def find(books: Books) -> list[TollEntry]:
+    async def _find(books: Books) -> list[TollEntry]:
         await _require_account(books, account)
         return await books.tolls(account=account, route=route, state=state, since=since, until=until, limit=limit)
 
-    _print(keep_books(database_url, find), as_json)
+    _print(keep_books(database_url, _find), as_json)
 
 
 @ledger.command()
@@ -126,11 +126,11 @@ def payments(
 ) -> None:
     """List external payments, newest first."""
 
-    async def find(books: Books) -> list[PaymentEntry]:
+    async def _find(books: Books) -> list[PaymentEntry]:
         await _require_account(books, account)
         return await books.payments(account=account, rail=rail, state=state, since=since, until=until, limit=limit)
 
-    _print(keep_books(database_url, find), as_json)
+    _print(keep_books(database_url, _find), as_json)
 
 
 @ledger.command()
