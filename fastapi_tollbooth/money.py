@@ -145,6 +145,15 @@ class Money:
             raise TypeError(f"cannot combine {self} with {other}: convert one of them first")
 
 
+def money_of(amount: str | Money) -> Money:
+    """An amount that is money already, or its text.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    return amount if isinstance(amount, Money) else Money.parse(amount)
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """The price of one bitcoin, in micro-dollars. Converting states which way the remainder goes."""

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from fastapi_tollbooth.errors import AmbiguousRequest, ConfigurationError, PricingFailed
 from fastapi_tollbooth.facts import MISSING, Facts, Source
 from fastapi_tollbooth.models import built_in, find_model
-from fastapi_tollbooth.money import Money
+from fastapi_tollbooth.money import Money, money_of
 from fastapi_tollbooth.rules import Rule, parse_rule
 from fastapi_tollbooth.terms import FreeTier, RateLimit, Settle, Terms, parse_top_up
 
@@ -274,7 +274,7 @@ def _table(table: Mapping[str, str | Money] | None) -> dict[str, Money] | None:
 
 
 def _amount(price: Any) -> Money | None:
-    return price if price is None or isinstance(price, Money) else Money.parse(price)
+    return None if price is None else money_of(price)
 
 
 def _require_at_most(price: Money, most: Money | None, what: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from fastapi_tollbooth.errors import ConfigurationError, TollboothError, TollClosed, TollExceeded
 from fastapi_tollbooth.keeping import Keeping
-from fastapi_tollbooth.money import Money, divide_up
+from fastapi_tollbooth.money import Money, divide_up, money_of
 from fastapi_tollbooth.terms import Terms
 
 
@@ -188,7 +188,7 @@ class Toll:
         self._decide(Money(0, self.price.asset))
 
     def _amount(self, amount: str | Money) -> Money:
-        parsed = amount if isinstance(amount, Money) else Money.parse(amount)
+        parsed = money_of(amount)
         if parsed.asset is not self.price.asset:
             raise ConfigurationError(
                 "another_asset",

@@ -29,7 +29,7 @@ from fastapi_tollbooth.lightning import LightningBackend
 from fastapi_tollbooth.lightning.dev import DevNode
 from fastapi_tollbooth.lightning.dev_routes import dev_routes
 from fastapi_tollbooth.lightning.nodes import configured_node, configured_rates
-from fastapi_tollbooth.money import Money
+from fastapi_tollbooth.money import Money, money_of
 from fastapi_tollbooth.openapi import document
 from fastapi_tollbooth.own_routes import OwnRoutes
 from fastapi_tollbooth.payable import require_payable, with_rails
@@ -318,7 +318,7 @@ class Tollbooth(Hooks):
         """
         if not isinstance(toll, Toll):
             return (await self.books.reconcile(toll, actual)).earned
-        cost = toll.in_credit(actual if isinstance(actual, Money) else Money.parse(actual))
+        cost = toll.in_credit(money_of(actual))
         return cost if toll.amount.is_zero else (await self.books.reconcile(toll.id, cost)).earned
 
     @property

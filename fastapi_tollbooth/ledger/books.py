@@ -34,7 +34,7 @@ from fastapi_tollbooth.ledger.reports import (
     aware,
 )
 from fastapi_tollbooth.ledger.writer import Ledger
-from fastapi_tollbooth.money import Asset, Money
+from fastapi_tollbooth.money import Asset, Money, money_of
 
 _WHY = {
     Reason.UNKNOWN_ACCOUNT: "there is no such account",
@@ -118,7 +118,7 @@ class Books:
             amount: How much, in the account's asset.
             grant_id: A name of yours for this grant: the same one never counts twice.
         """
-        credit = _some(_money(amount))
+        credit = _some(money_of(amount))
         await self.balance(account)
         spend_key = f"{GRANT}:{grant_id or secrets.token_hex(8)}"
         outcome = await self._apply(
@@ -131,7 +131,7 @@ class Books:
     async def refund(self, toll: int | str, amount: str | Money | None = None) -> Corrected:
         """Give back what an earned toll cost, or part of it. Once per toll, however often asked."""
         account_id, asset = await self._payer_of(toll)
-        part = None if amount is None else _in(asset, _some(_money(amount)))
+        part = None if amount is None else _in(asset, _some(money_of(amount)))
         return _corrected(await self._apply(Refund(account_id, int(toll), part)))
 
     async def reconcile(self, toll: int | str, actual: str | Money) -> Corrected:
@@ -143,7 +143,7 @@ class Books:
                 the payer has, nor what a refund gave back.
         """
         account_id, asset = await self._payer_of(toll)
-        return _corrected(await self._apply(Reconcile(account_id, int(toll), _in(asset, _money(actual)))))
+        return _corrected(await self._apply(Reconcile(account_id, int(toll), _in(asset, money_of(actual)))))
 
     async def revoke(self, account: str, *, revoked: bool = True) -> None:
         """Close an account to new tolls, or open it again. What it holds stays where it is."""
@@ -183,10 +183,6 @@ class Books:
         if found is None:
             raise _refused(Refused(Reason.UNKNOWN_TOLL))
         return found
-
-
-def _money(amount: str | Money) -> Money:
-    return amount if isinstance(amount, Money) else Money.parse(amount)
 
 
 def _some(money: Money) -> Money:
