@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from fastapi_tollbooth import Asset, Money
@@ -177,8 +176,8 @@ def test_a_batch_about_known_accounts_loads_nothing(store: Store) -> None:
     toll = run(store, Authorize(KEY, usd(1), "/"))
     assert isinstance(toll, Authorized)
     statements: list[str] = []
-    engine = store._engine
-    event.listen(engine, "before_cursor_execute", lambda _1, _2, sql, *_: statements.append(sql.split()[0]))
+    driver: Any = store._connect().connection.driver_connection
+    driver.set_trace_callback(lambda sql: statements.append(sql.split()[0]))
     again = run(store, Authorize(toll.account_id, usd(1), "/"))
     assert isinstance(again, Authorized)
     assert run(store, Capture(toll.account_id, toll.toll)) == Resolved("post")

@@ -47,16 +47,16 @@ def test_what_is_saved_is_loaded_and_is_what_the_tables_say(store: Store) -> Non
     expires = datetime.now(UTC) + timedelta(days=1)
     key = "l402:a'b\"\\{},ä"
 
-    def write(connection: Connection) -> None:
-        with postgres.batching(connection):
-            book = postgres.load(connection, Names())
-            payment = Payment("l402", "p1", 21_000, Asset.BTC, "NULL", "reference", "100000.000000")
-            apply(book, Fund(key, Money(100, Asset.USD), payment, expires))
-            postgres.save(connection, book)
+    connection = store._connect()
+    with postgres.batch(connection):
+        book = postgres.load(connection, Names())
+        payment = Payment("l402", "p1", 21_000, Asset.BTC, "NULL", "reference", "100000.000000")
+        apply(book, Fund(key, Money(100, Asset.USD), payment, expires))
+        postgres.save(connection, book)
+    with postgres.batch(connection):
+        book = postgres.load(connection, Names(ids={2}, keys={key, "nobody"}, spend_keys={"p1", "p2"}))
 
     def read(connection: Connection) -> None:
-        with postgres.batching(connection):
-            book = postgres.load(connection, Names(ids={2}, keys={key, "nobody"}, spend_keys={"p1", "p2"}))
         [payer] = book.accounts.values()
         assert (payer.id, payer.key, payer.posted, payer.expires_at) == (2, key, 100, expires)
         assert list(book.payments) == ["p1"]
@@ -69,8 +69,7 @@ def test_what_is_saved_is_loaded_and_is_what_the_tables_say(store: Store) -> Non
         assert (transfer.kind, transfer.phase, transfer.toll_id, transfer.route) == ("fund", "post", None, None)
         assert connection.execute(text("SELECT payer FROM tollbooth_payment")).scalar() == "NULL"
 
-    store.execute(write)
-    store.execute(read)
+    store.read(read)
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg"])

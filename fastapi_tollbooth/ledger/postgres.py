@@ -86,8 +86,8 @@ _CHANGE_USES = f"""{_insert("tollbooth_cap", rows.USE, "key")}
 """
 _NUMBERS = {int, bool, type(None)}
 
-BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
-BEGIN_ALONE = f"{BEGIN}; SELECT pg_advisory_xact_lock(7305804402)"
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+BEGIN_ALONE = f"{_BEGIN}; SELECT pg_advisory_xact_lock(7305804402)"
 BEGIN_READ, END_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "COMMIT"
 
 # A server that went away without a word is given up after about ten seconds.
@@ -129,14 +129,17 @@ def migrate(connection: Connection) -> None:
 
 
 @contextmanager
-def batching(connection: Connection) -> Iterator[None]:
-    """Send what is executed inside without waiting for each answer; errors are SQLAlchemy's, as everywhere else."""
+def batch(connection: Connection) -> Iterator[None]:
+    """A transaction whose statements are sent without waiting for each answer; errors are SQLAlchemy's."""
     failure: BaseException | None = None
+    raw = _raw(connection)
     with _translated(connection):
         try:
-            with _raw(connection).pipeline():
+            with raw.pipeline():
                 try:
+                    raw.execute(_BEGIN)
                     yield
+                    raw.execute("COMMIT")
                 except BaseException as error:  # noqa: BLE001 - raised again below
                     # Behind the pipeline's end: it would log as an accident that what follows an error did not run.
                     failure = error

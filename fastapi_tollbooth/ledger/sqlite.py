@@ -1,18 +1,21 @@
 """The ledger's statements for SQLite: one to load a batch and one per table to write it.
 
 Each statement that is stepped through row by row gives up the interpreter's lock once a row, and a busy event loop is
-slow to give it back. So whole batches travel as JSON and every statement is a single step.
+slow to give it back. So whole batches travel as JSON, or as values of one statement, and every statement is a single
+step. They go past SQLAlchemy, whose part in each would take longer than SQLite's.
 """
 
 import json
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from fastapi_tollbooth.ledger import rows, schema
@@ -54,9 +57,7 @@ def _update(table: str, columns: Sequence[str]) -> str:
 
 
 _ADD_ACCOUNTS = _insert("tollbooth_account", rows.NEW_ACCOUNT)
-_TRANSFER_COLUMNS = 8
 _ADD_PAYMENTS = _insert("tollbooth_payment", rows.NEW_PAYMENT)
-_CHANGE_ACCOUNTS = _update("tollbooth_account", ("id", "posted", "pending"))
 _CHANGE_PAYMENTS = _update("tollbooth_payment", rows.CHANGED_PAYMENT)
 _REVOKE = _update("tollbooth_account", ("id", "revoked"))
 _EXPIRE = _update("tollbooth_account", ("id", "expires_at"))
@@ -65,22 +66,44 @@ _CHANGE_USES = f"""{_insert("tollbooth_cap", rows.USE)} WHERE true
     ON CONFLICT ("key") DO UPDATE SET used = excluded.used, updated_at = excluded.updated_at
 """
 
-BEGIN = "BEGIN IMMEDIATE"
-BEGIN_ALONE = BEGIN
+BEGIN_ALONE = "BEGIN IMMEDIATE"
 BEGIN_READ, END_READ = "BEGIN", "ROLLBACK"
+
+
+# Bound values are twice as fast as JSON, and what follows is most of a batch. Batches are padded to a power of two, so
+# that SQLite sees few different statements and keeps them all prepared. No row has 0 for its id.
 
 
 @cache
 def _add_transfers(size: int) -> str:
-    # Bound values are twice as fast as JSON, and these rows are most of a batch. Batches are padded to a power of two,
-    # so that SQLite sees few different statements and keeps them all prepared.
-    row = f"({', '.join('?' * _TRANSFER_COLUMNS)})"
     return (
         "INSERT INTO tollbooth_transfer "  # noqa: S608 - our own names
         "(id, debit_account_id, credit_account_id, amount, kind, phase, toll_id, route, created_at) "
         "SELECT column1, column2, column3, column4, column5, column6, nullif(column7, 0), column8, ? "
-        f"FROM (VALUES {', '.join([row] * size)}) WHERE column1 <> 0"
+        f"FROM {_bound(8, size)} WHERE column1 <> 0"
     )
+
+
+@cache
+def _change_accounts(size: int) -> str:
+    return (
+        "UPDATE tollbooth_account SET posted = column2, pending = column3 "  # noqa: S608 - our own names
+        f"FROM {_bound(3, size)} WHERE tollbooth_account.id = column1"
+    )
+
+
+def _bound(columns: int, size: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"(VALUES {', '.join([row] * size)})"
+
+
+def _padded(size: int, batch: Sequence[Sequence[Any]]) -> Iterable[Any]:
+    # With numbers: the driver looks up how to bind whatever is neither a number nor a text, None included, each time.
+    return chain(chain.from_iterable(batch), (0,) * (len(batch[0]) * (size - len(batch))))
+
+
+def _size(batch: Sequence[Any]) -> int:
+    return 1 << (len(batch) - 1).bit_length()
 
 
 def engine_for(url: URL) -> Engine:
@@ -108,9 +131,18 @@ def migrate(connection: Connection) -> None:
         connection.exec_driver_sql("PRAGMA foreign_keys=ON")
 
 
-def batching(_connection: Connection) -> AbstractContextManager[None]:
-    """Nothing: the database is in this process."""
-    return nullcontext()
+@contextmanager
+def batch(connection: Connection) -> Iterator[None]:
+    """The transaction of a batch; errors are SQLAlchemy's, as everywhere else."""
+    execute = _raw(connection).execute
+    try:
+        execute("BEGIN IMMEDIATE")
+        yield
+        execute("COMMIT")
+    except sqlite3.IntegrityError as error:
+        raise IntegrityError("a batch", None, error) from error
+    except sqlite3.Error as error:
+        raise OperationalError("a batch", None, error) from error
 
 
 def roll_back(connection: Connection) -> None:
@@ -120,7 +152,8 @@ def roll_back(connection: Connection) -> None:
 
 def version(connection: Connection) -> int | None:
     """A number that changes when another connection has written (https://sqlite.org/pragma.html#pragma_data_version)."""
-    return int(connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+    (number,) = _raw(connection).execute("PRAGMA data_version").fetchone()
+    return int(number)
 
 
 def load(connection: Connection, names: Names) -> Book:
@@ -129,43 +162,47 @@ def load(connection: Connection, names: Names) -> Book:
     ids = names.ids.union(record.account_id for record in payments)
     keys = names.keys.union(source_key(record.payment.rail, record.payment.asset) for record in payments)
     parameters = tuple(json.dumps(list(part)) for part in (ids, keys, names.tolls, names.tolls))
-    last_id, *parts = connection.exec_driver_sql(_LOAD, parameters).one()
+    execute = _raw(connection).execute
+    last_id, *parts = execute(_LOAD, parameters).fetchone()
     accounts, charges, capped = map(json.loads, parts)
     book = Book(datetime.now(UTC), last_id + 1)
     book.add(rows.accounts(accounts, _moment))
     book.charges.update(rows.charges(charges, capped))
     caps = names.caps.union(key for _, key, *_ in capped)
     if caps:
-        used = connection.exec_driver_sql(_LOAD_USED, (json.dumps(list(caps)),)).scalar_one()
+        (used,) = execute(_LOAD_USED, (json.dumps(list(caps)),)).fetchone()
         book.used.update(json.loads(used))
     book.payments.update((record.payment.spend_key, record) for record in payments)
     return book
 
 
 def _payments(connection: Connection, spend_keys: Collection[str]) -> list[PaymentRecord]:
-    found = json.loads(connection.exec_driver_sql(_LOAD_PAYMENTS, (json.dumps(list(spend_keys)),)).scalar_one())
-    return list(rows.payments(found, _moment))
+    (found,) = _raw(connection).execute(_LOAD_PAYMENTS, (json.dumps(list(spend_keys)),)).fetchone()
+    return list(rows.payments(json.loads(found), _moment))
 
 
 def save(connection: Connection, book: Book) -> None:
     """Write what the batch added, and the balances that it changed."""
 
+    execute = _raw(connection).execute
+
     def _write(statement: str, batch: Sequence[rows.Row]) -> None:
         if batch:
-            connection.exec_driver_sql(statement, (json.dumps(batch),))
+            execute(statement, (json.dumps(batch),))
 
     now = _text(book.now)
     _write(_ADD_ACCOUNTS, rows.new_accounts(book, _text))
-    _write(_CHANGE_ACCOUNTS, [(account.id, account.posted, account.pending) for account in book.changed()])
+    changed = [(account.id, account.posted, account.pending) for account in book.changed()]
+    if changed:
+        size = _size(changed)
+        execute(_change_accounts(size), (*_padded(size, changed),))
     _write(_REVOKE, list(book.revocations.items()))
     _write(_EXPIRE, rows.changed_expiries(book, _text))
     _write(_CHANGE_USES, rows.changed_uses(book, _text))
     _write(_ADD_CAPPED_TOLLS, rows.new_capped_tolls(book))
     if book.transfers:
-        size = 1 << (len(book.transfers) - 1).bit_length()
-        # Numbers: the driver looks up how to bind whatever is neither a number nor a text, None included, each time.
-        padding = (0,) * (_TRANSFER_COLUMNS * (size - len(book.transfers)))
-        connection.exec_driver_sql(_add_transfers(size), (now, *chain.from_iterable(book.transfers), *padding))
+        size = _size(book.transfers)
+        execute(_add_transfers(size), (now, *_padded(size, book.transfers)))
     _write(_ADD_PAYMENTS, rows.new_payments(book, _text))
     _write(_CHANGE_PAYMENTS, rows.changed_payments(book, _text))
 
@@ -178,3 +215,7 @@ def _text(moment: datetime) -> str:
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _raw(connection: Connection) -> sqlite3.Connection:
+    return cast(sqlite3.Connection, connection.connection.driver_connection)

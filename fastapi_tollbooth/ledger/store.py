@@ -6,7 +6,7 @@ Synchronous, and used by one thread at a time: the writer's.
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
@@ -44,11 +44,10 @@ _STANDING_KEYS = [revenue_key(asset) for asset in Asset]
 class Dialect(Protocol):
     """What differs between databases: `sqlite` and `postgres` are modules of these names.
 
-    ``BEGIN`` opens the transaction of a batch, ``BEGIN_ALONE`` one that no other of its kind runs beside, and
-    ``BEGIN_READ`` one that reads a consistent snapshot, which ``END_READ`` closes.
+    ``BEGIN_ALONE`` opens a transaction that no other of its kind runs beside, and ``BEGIN_READ`` one that reads a
+    consistent snapshot, which ``END_READ`` closes.
     """
 
-    BEGIN: str
     BEGIN_ALONE: str
     BEGIN_READ: str
     END_READ: str
@@ -59,8 +58,8 @@ class Dialect(Protocol):
     def migrate(self, connection: Connection) -> None:
         """Bring the tables to this version's revision, in a transaction of its own."""
 
-    def batching(self, connection: Connection) -> AbstractContextManager[None]:
-        """Inside, statements may travel together; the last of them have run when it is left."""
+    def batch(self, connection: Connection) -> AbstractContextManager[None]:
+        """The transaction of a batch. Statements inside may travel together; all have run when it is left."""
 
     def roll_back(self, connection: Connection) -> None:
         """End the transaction as if it had not been; an error when there is none."""
@@ -110,7 +109,7 @@ class Store:
         names = names_of(chain.from_iterable(groups))
         names.keys.update(_STANDING_KEYS)
         try:
-            with self._transaction(self._dialect.BEGIN, batching=True) as connection:
+            with self._writing() as connection, self._dialect.batch(connection):
                 book = self._load(connection, names)
                 outcomes = [_apply_group(book, group) for group in groups]
                 if book.is_changed:
@@ -137,8 +136,11 @@ class Store:
     def execute(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction of its own, beside which no other process executes any."""
         self._memory.forget_accounts()
-        with self._transaction(self._dialect.BEGIN_ALONE) as connection:
-            return work(connection)
+        with self._writing() as connection:
+            connection.exec_driver_sql(self._dialect.BEGIN_ALONE)
+            result = work(connection)
+            connection.exec_driver_sql("COMMIT")
+        return result
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads, on one consistent snapshot."""
@@ -179,16 +181,13 @@ class Store:
             self._lock_file = None
 
     @contextmanager
-    def _transaction(self, begin: str, *, batching: bool = False) -> Iterator[Connection]:
+    def _writing(self) -> Iterator[Connection]:
         connection = self._connect()
         with self._queue_among_processes():
             if self._is_replaced():
                 raise FileNotFoundError("the ledger's file was replaced while others were writing to it")
             try:
-                with self._dialect.batching(connection) if batching else nullcontext():
-                    connection.exec_driver_sql(begin)
-                    yield connection
-                    connection.exec_driver_sql("COMMIT")
+                yield connection
             except BaseException:
                 self._roll_back()
                 raise
