@@ -115,8 +115,7 @@ class Money:
     def __str__(self) -> str:
         if self.asset is Asset.USD:
             cents, rest = divmod(self.amount, _MICRO_PER_CENT)
-            digits = str(cents).zfill(3)
-            text = f"${digits[:-2]}.{digits[-2:]}"
+            text = f"${cents // 100}.{cents % 100:02}"
             return text + f"{rest:04d}".rstrip("0") if rest else text
         sats, msat = divmod(self.amount, MSAT_PER_SAT)
         return f"{self.amount} msat" if msat else f"{sats} sat"

@@ -25,7 +25,7 @@ _HEX = re.compile(rb"(?:[0-9a-f]{2})+", re.IGNORECASE)
 _PREIMAGE_CAVEAT = re.compile(rb"preimage=([0-9a-fA-F]{64})")
 _SCHEMES = (b"l402", b"lsat")
 _HEX_HEADERS = (b"macaroon", b"grpc-metadata-macaroon")
-_HEADERS = frozenset((b"authorization", *_HEX_HEADERS))
+_AUTHORIZATION = b"authorization"
 
 
 @dataclass(slots=True)
@@ -73,12 +73,14 @@ def account_key(payment_hash: bytes) -> str:
 
 def find(headers: RawHeaders) -> L402Credential | None:
     """The lines that carry an L402 credential; other schemes of ``Authorization`` are somebody else's."""
-    lines = tuple([line for line in headers if line[0] in _HEADERS and _is_ours(*line)])
+    lines = tuple(
+        [
+            (name, value)
+            for name, value in headers
+            if (name == _AUTHORIZATION and value.lstrip()[:4].lower() in _SCHEMES) or name in _HEX_HEADERS
+        ]
+    )
     return L402Credential(lines) if lines else None
-
-
-def _is_ours(name: bytes, value: bytes) -> bool:
-    return name in _HEX_HEADERS or value.lstrip()[:4].lower() in _SCHEMES
 
 
 def parse(credential: L402Credential) -> tuple[bytes, bytes]:
