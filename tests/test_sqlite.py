@@ -1,17 +1,22 @@
+import asyncio
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
 
 from fastapi_tollbooth import Asset, Money
+from fastapi_tollbooth.errors import Unavailable
 from fastapi_tollbooth.ledger import sqlite
 from fastapi_tollbooth.ledger.book import apply
 from fastapi_tollbooth.ledger.naming import Names
-from fastapi_tollbooth.ledger.operations import Fund
+from fastapi_tollbooth.ledger.operations import Authorize, Authorized, Fund, Funded, Void
 from fastapi_tollbooth.ledger.records import Charge, Payment, PaymentRecord, PaymentState
 from fastapi_tollbooth.ledger.store import Store
 from fastapi_tollbooth.ledger.tables import AccountRow, TransferRow
+from fastapi_tollbooth.ledger.writer import Ledger
 
 PAYMENT = Payment("l402", "p1", 21_000, Asset.BTC, "payer", "reference", "100000.000000")
 
@@ -77,3 +82,30 @@ def test_tolls_come_with_all_that_has_become_of_them(store: Store) -> None:
         4: Charge(4, 1, 2, 9, "/x"),
         5: Charge(5, 1, 2, 9, "/x", "post", 7, 2, 1),
     }
+
+
+def test_a_text_that_the_database_cannot_hold_fails_alone(store: Store) -> None:
+    async def main(ledger: Ledger) -> None:
+        [funded] = await ledger.apply(Fund("a", Money(100, Asset.USD), PAYMENT))
+        assert isinstance(funded, Funded)
+        driver: Any = store._connect().connection.driver_connection
+        driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 20_000)
+        bad, good = await asyncio.gather(
+            ledger.apply(Authorize("a", Money(1, Asset.USD), "/" * 30_000)),
+            ledger.apply(Authorize("a", Money(1, Asset.USD), "/")),
+            return_exceptions=True,
+        )
+        assert isinstance(bad, Unavailable)
+        assert isinstance(good, list)
+        assert isinstance(good[0], Authorized)
+        assert good[0].balance == Money(99, Asset.USD)
+        ledger.apply_later(Authorize("a", Money(1, Asset.USD), "/" * 30_000))
+        await ledger.apply(Void(funded.account_id, good[0].toll))
+        # Nor is it tried for ever.
+        await asyncio.sleep(0.1)
+        assert ledger.stats().owed == 0
+        await ledger.close()
+
+    ledger = Ledger("sqlite://")
+    ledger._store = store
+    asyncio.run(main(ledger))

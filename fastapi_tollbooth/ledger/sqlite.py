@@ -139,6 +139,9 @@ def batch(connection: Connection) -> Iterator[None]:
         execute("BEGIN IMMEDIATE")
         yield
         execute("COMMIT")
+    except sqlite3.DataError:
+        # One operation cannot be written; the database is well.
+        raise
     except sqlite3.IntegrityError as error:
         raise IntegrityError("a batch", None, error) from error
     except sqlite3.Error as error:
